@@ -1,0 +1,1 @@
+"""Groups of processes: collectives on arrays, gradient buckets, and the watch that names a stuck rank."""
