@@ -44,10 +44,10 @@ def buckets_of(slices: Sequence[tuple[int, int]], itemsize: int, bucket_bytes: i
 class Reducer:
     """Sums `diff` over the ranks, bucket by bucket.
 
-    `slices` are the parameters' places in `diff` in the order in which backward completes them. In each
-    iteration `ready(i)` is called once for every parameter i, in any order; `finish` returns when all of `diff`
-    holds the sum. A bucket is fired when its parameters are ready and the buckets before it are fired, so that
-    all ranks fire in one order.
+    `slices` are the parameters' places in `diff` in the order in which backward completes them. In every
+    iteration `ready(i)` is called once for each parameter i, in any order; `finish` returns when all of
+    `diff` holds the sum. A bucket is fired when its parameters are ready and the buckets before it are
+    fired, so that all ranks fire in one order.
     """
 
     def __init__(

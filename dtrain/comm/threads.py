@@ -1,4 +1,4 @@
-"""How many cores a rank may keep busy: its affinity, its cgroup's quota, and the ranks it shares them with."""
+"""How many cores a rank may keep busy: its affinity, its cgroup's quota, and the ranks that share them."""
 
 from __future__ import annotations
 
