@@ -140,7 +140,7 @@ def test_severity_and_own_place_lead_every_line(level: str, letter: str) -> None
         assert match is not None
         assert (match[1], match[4], match[5], match[6]) == (letter, "77", "net.py:42", text)
         assert match[3].endswith(".987654")
-        assert line[20:26] == "    77"
+        assert line[21:27] == "    77"
 
 
 def test_other_ranks_tell_only_warnings() -> None:
