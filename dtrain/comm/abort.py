@@ -15,12 +15,12 @@ from typing import Never, final
 
 from dtrain.comm.communicator import Communicator
 from dtrain.comm.watch import say
-from dtrain.errors import DtrainError
+from dtrain.errors import CommError, DtrainError
 
 
 @final
-class AgreedError(DtrainError):
-    """What `agree` raises on every rank; `speaker` is the rank that tells it."""
+class AgreedError(CommError):
+    """An error that is raised on every rank; `speaker` is the rank that tells it."""
 
     def __init__(self, message: str, speaker: int) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ def agree(comm: Communicator, error: DtrainError | None) -> None:
 
 @contextmanager
 def ending_together(comm: Communicator) -> Iterator[None]:
-    """Run a body whose uncaught error, also in a thread, is printed under this rank's name and ends every rank.
+    """Run a body whose uncaught error, in a thread too, is printed under this rank's name and ends all ranks.
 
     A DtrainError is one line, anything else a traceback. A group of one raises as usual.
     """

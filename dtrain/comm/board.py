@@ -55,12 +55,13 @@ class Standing:
 
 @final
 class Board:
-    """The table, as seen and written by `rank`."""
+    """The table, as seen and written by `rank`; `fd` is the file behind the memory where ranks share it."""
 
-    def __init__(self, memory: Array, rank: int, size: int) -> None:
+    def __init__(self, memory: Array, fd: int | None, rank: int, size: int) -> None:
         self.rows: npt.NDArray[np.void] = memory.view(ROW)
         assert len(self.rows) == size
         self.rank, self.size = rank, size
+        self.fd = fd
         self._entered, self._awaited = self.rows["entered"], self.rows["awaited"]
         self._since, self._label, self._phase = self.rows["since"], self.rows["label"], self.rows["phase"]
         self.rows["host"][rank] = _text(platform.node())
@@ -84,6 +85,14 @@ class Board:
 
     def leave(self) -> None:
         self.rows["left"][self.rank] = 1
+
+    def leave_all(self) -> None:
+        """The job is being ended: nobody is to be blamed for being gone."""
+        self.rows["left"] = 1
+
+    def close(self) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
 
     def standings(self) -> list[Standing]:
         """The rows of the ranks that have joined."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from dtrain.comm.abort import AgreedError
 from dtrain.comm.communicator import Array, Communicator
-from dtrain.errors import CommError
 
 DIGEST_BYTES = 16
 
@@ -18,7 +18,7 @@ def digest(arrays: Iterable[Array]) -> str:
     state = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for array in arrays:
         state.update(f"{array.dtype.str}{array.shape}".encode())
-        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return state.hexdigest()
 
 
@@ -30,7 +30,8 @@ def check_equal(comm: Communicator, name: str, arrays: Iterable[Array]) -> None:
     different = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if different:
         first = different[0]
-        raise CommError(
+        raise AgreedError(
             f"{name}: the replicas must be equal on all ranks, got digest {digests[0]} at rank 0 and "
-            f"{digests[first]} at rank {first} ({len(different)} of {comm.size} ranks differ from rank 0)"
+            f"{digests[first]} at rank {first} ({len(different)} of {comm.size} ranks differ from rank 0)",
+            speaker=0,
         )

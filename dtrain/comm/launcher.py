@@ -47,7 +47,7 @@ def declared(environment: Mapping[str, str]) -> Declared | None:
 
 
 def check_size(job: Declared, mpi_size: int) -> None:
-    """Refuse a job whose processes do not find each other: each would train alone and write the same files."""
+    """Refuse a job whose processes do not find each other: each would train alone into the same files."""
     if job.size not in (0, mpi_size):
         raise CommError(
             f"environment: {job.variable} must be the number of MPI ranks ({mpi_size}), got {job.size}; "
@@ -60,7 +60,7 @@ def check_size(job: Declared, mpi_size: int) -> None:
 def connect() -> Communicator:
     """The communicator for how this process was started.
 
-    Reads the launcher's variables, and DTRAIN_STALL_WARN_S and DTRAIN_STALL_ABORT_S, the stall watch's seconds.
+    Reads the launcher's variables, and the stall watch's DTRAIN_STALL_WARN_S and DTRAIN_STALL_ABORT_S.
     """
     warn_s = _number(os.environ, "DTRAIN_STALL_WARN_S", WARN_S)
     abort_s = _number(os.environ, "DTRAIN_STALL_ABORT_S", ABORT_S)
@@ -71,8 +71,8 @@ def connect() -> Communicator:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py finds no MPI library
         raise CommError(
-            f"environment: {job.variable} says that this is an MPI job, so mpi4py and an MPI must be installed, "
-            f"got {error}; pip install 'dtrain[mpi]'"
+            f"environment: {job.variable} says that this is an MPI job; mpi4py and an MPI must be there, got "
+            f"{error}; pip install 'dtrain[mpi]'"
         ) from error
     check_size(job, MPI.COMM_WORLD.size)
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from dtrain.comm.abort import AgreedError
 from dtrain.comm.board import Board, table_bytes
 from dtrain.comm.communicator import (
     ALIGNMENT_BYTES,
@@ -79,7 +80,7 @@ class MpiCommunicator(Communicator):
             return aligned_zeros(count, dtype)
         array = self.sliced.allocate(count, dtype)
         fault = array if isinstance(array, str) else ""
-        faults = [text for text in self._gather(self.world, fault) if text]
+        faults = [text for text in self._gather(self.world, fault, "allocate") if text]
         if faults and not fault:
             self.sliced.windows.pop()
         if isinstance(array, str) or faults:
@@ -118,7 +119,7 @@ class MpiCommunicator(Communicator):
 
     def allgather_object(self, obj: object) -> list[Any]:
         self._begin("allgather_object")
-        return self._gather(self.world, obj)
+        return self._gather(self.world, obj, "allgather_object")
 
     def barrier(self) -> None:
         number = self._begin("barrier")
@@ -129,13 +130,13 @@ class MpiCommunicator(Communicator):
 
     def close(self, *, failed: bool = False) -> None:
         if failed:
-            abort()
+            self._abort()
         for ticket in list(self.pending):
             self.wait(ticket)
         self.barrier()
-        self.board.leave()
         if self.watch:
             self.watch.stop()
+        self.board.close()
         for group in (self.peers, self.leaders, self.node, self.world):
             if group != MPI.COMM_NULL:
                 group.Free()
@@ -143,21 +144,22 @@ class MpiCommunicator(Communicator):
     def _begin(self, kind: str, arguments: str = "", label: str = "") -> int:
         """Number a collective; the first ones are compared over the ranks before they start."""
         self.issued += 1
-        self.board.enter(self.issued, label or f"{kind} {arguments}")
+        label = label or f"{kind} {arguments}".strip()
+        self.board.enter(self.issued, label)
         if self.issued <= CHECKED_COLLECTIVES:
-            calls = self._gather(self.world, f"{kind} {arguments}".strip())
+            calls = self._gather(self.world, f"{kind} {arguments}".strip(), label)
             for rank, call in enumerate(calls):
                 if call != calls[0]:
-                    raise CommError(
+                    raise AgreedError(
                         f"collective {self.issued}: all ranks must call the same on the same shape and type, "
-                        f"got {calls[0]} at rank 0 and {call} at rank {rank}"
+                        f"got {calls[0]} at rank 0 and {call} at rank {rank}",
+                        speaker=0,
                     )
         return self.issued
 
-    def _gather(self, group: MPI.Comm, obj: object) -> list[Any]:
+    def _gather(self, group: MPI.Comm, obj: object, label: str) -> list[Any]:
         mine = np.frombuffer(pickle.dumps(obj), np.uint8)
         lengths = np.empty(group.size, np.int64)
-        label = "objects"
         self._complete(group.Iallgather(np.array([mine.size], np.int64), lengths).Test, self.issued, label)
         everyone = np.empty(int(lengths.sum()), np.uint8)
         starts = np.cumsum(lengths) - lengths
@@ -188,13 +190,14 @@ class MpiCommunicator(Communicator):
 
     def _join_board(self) -> tuple[Board, list[list[int]]]:
         """The table of this rank's machine, and the groups of ranks that share one, by their lowest rank."""
-        windows = share(self.node.allgather, table_bytes(self.size))
-        if isinstance(windows, str):
-            self._warn(f"ranks of one machine share no memory, sums go by MPI alone: {windows}")
-            windows, group = [aligned_zeros(table_bytes(self.size), np.uint8)], [self.rank]
+        shared = share(self.node.allgather, table_bytes(self.size))
+        if isinstance(shared, str):
+            self._warn(f"ranks of one machine share no memory, sums go by MPI alone: {shared}")
+            group = [self.rank]
+            board = Board(aligned_zeros(table_bytes(self.size), np.uint8), None, self.rank, self.size)
         else:
             group = self.node.allgather(self.rank)
-        board = Board(windows[0], self.rank, self.size)
+            board = Board(shared.windows[0], shared.fd, self.rank, self.size)
         groups = self.world.allgather(group)
         return board, sorted(group for rank, group in enumerate(groups) if rank == group[0])
 
@@ -206,9 +209,10 @@ class MpiCommunicator(Communicator):
         if self.local_size == 1 or any(len(group) != self.local_size for group in groups):
             return MPI.COMM_NULL
         peers = self.world.Split(self.local_rank, self.rank)
-        windows = share(self.node.allgather, self.local_size * ALIGNMENT_BYTES)
-        assert not isinstance(windows, str), windows
-        counters = windows[0].view(np.int64).reshape(self.local_size, -1)
+        shared = share(self.node.allgather, self.local_size * ALIGNMENT_BYTES)
+        assert not isinstance(shared, str), shared
+        os.close(shared.fd)
+        counters = shared.windows[0].view(np.int64).reshape(self.local_size, -1)
 
         def across(part: Array) -> Test:
             return peers.Iallreduce(MPI.IN_PLACE, part).Test
@@ -217,7 +221,7 @@ class MpiCommunicator(Communicator):
             self.local_rank,
             counters[:, 0],
             counters[:, 1],
-            partial(self._gather, self.node),
+            partial(self._gather, self.node, label="allocate"),
             across if len(groups) > 1 else None,
         )
         return peers
@@ -241,26 +245,24 @@ class MpiCommunicator(Communicator):
             pids,
             warn_s=warn_s,
             abort_s=abort_s,
-            end=_end,
+            end=self._end,
             exchange=relay.exchange if relay else _nothing,
         )
+
+    def _end(self, error: CommError) -> None:
+        say(f"error: {error}")
+        self._abort()
+
+    def _abort(self) -> NoReturn:
+        """End every rank of the job at once with exit status 1."""
+        self.board.leave_all()
+        sys.stdout.flush()
+        MPI.COMM_WORLD.Abort(1)
+        os._exit(1)  # an MPI whose Abort returns
 
     def _warn(self, text: str) -> None:
         if self.rank == 0:
             log.warning("comm: %s", text)
-
-
-def abort() -> NoReturn:
-    """End every rank of the job at once with exit status 1."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    MPI.COMM_WORLD.Abort(1)
-    os._exit(1)  # an MPI whose Abort returns
-
-
-def _end(error: CommError) -> None:
-    say(f"{type(error).__name__}: {error}")
-    abort()
 
 
 def _nothing() -> None:

@@ -7,6 +7,7 @@ own core, so a bucket is summed between two layers of backward.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,11 +70,12 @@ class SharedAllreduce:
     def allocate(self, count: int, dtype: npt.DTypeLike) -> Array | str:
         """A zeroed array in a new window, or why there is none."""
         kind = np.dtype(dtype)
-        windows = share(self.allgather, count * kind.itemsize)
-        if isinstance(windows, str):
-            return windows
-        self.windows.append(windows)
-        return windows[self.rank].view(kind)
+        shared = share(self.allgather, count * kind.itemsize)
+        if isinstance(shared, str):
+            return shared
+        os.close(shared.fd)
+        self.windows.append(shared.windows)
+        return shared.windows[self.rank].view(kind)
 
     def place(self, array: Array) -> tuple[int, int] | None:
         """Which window holds the array, and the byte at which it starts there; None for other memory."""

@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 
@@ -20,25 +21,34 @@ from dtrain.comm.communicator import Array
 PAGE_BYTES = mmap.PAGESIZE
 
 
-def share(allgather: Callable[[object], list[Any]], nbytes: int) -> list[Array] | str:
-    """One zeroed window of `nbytes` per rank, as bytes in rank order, or why this machine cannot do it.
+@final
+@dataclass(frozen=True)
+class Shared:
+    """`windows[i]` is rank i's memory, as bytes; `fd` is the file behind this rank's own."""
+
+    windows: list[Array]
+    fd: int
+
+
+def share(allgather: Callable[[object], list[Any]], nbytes: int) -> Shared | str:
+    """One zeroed window of `nbytes` per rank, or why this machine cannot do it.
 
     Collective over the ranks of one machine, through their `allgather` of objects; all get windows or none.
     """
     if sys.platform != "linux":
         return f"shared windows need Linux, this is {sys.platform}"
     fd = os.memfd_create("dtrain")
+    os.ftruncate(fd, -(-max(nbytes, 1) // PAGE_BYTES) * PAGE_BYTES)
+    owners = allgather((os.getpid(), fd, os.fstat(fd).st_ino))
     try:
-        os.ftruncate(fd, -(-max(nbytes, 1) // PAGE_BYTES) * PAGE_BYTES)
-        owners = allgather((os.getpid(), fd, os.fstat(fd).st_ino))
-        try:
-            windows, fault = [_open(pid, number, inode, nbytes) for pid, number, inode in owners], ""
-        except OSError as error:
-            windows, fault = [], str(error)
-        faults = [text for text in allgather(fault) if text]
-    finally:
+        windows, fault = [_open(pid, number, inode, nbytes) for pid, number, inode in owners], ""
+    except OSError as error:
+        windows, fault = [], str(error)
+    faults = [text for text in allgather(fault) if text]
+    if faults:
         os.close(fd)
-    return faults[0] if faults else windows
+        return str(faults[0])
+    return Shared(windows, fd)
 
 
 def _open(pid: int, fd: int, inode: int, nbytes: int) -> Array:

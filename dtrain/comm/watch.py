@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
 import select
+import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import final
 
+from dtrain.comm import witness
 from dtrain.comm.board import Board, Standing
 from dtrain.errors import CommError, StallError
 
@@ -65,12 +67,18 @@ class Watch:
         self.warned = self.dumped = 0
         self.pid_fds = _open_pids(local_pids, board.rank)
         self.wake_read, self.wake_write = os.pipe()
+        self.witness = _start_witness(board, local_pids) if min(local_pids) == board.rank else None
         self.thread = threading.Thread(target=self._run, name="stall watch", daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
         os.write(self.wake_write, b"x")
         self.thread.join()
+        self.board.leave()
+        if self.witness is not None:
+            process, wake = self.witness
+            os.close(wake)
+            process.wait()
         for fd in (self.wake_read, self.wake_write, *self.pid_fds):
             os.close(fd)
 
@@ -92,8 +100,7 @@ class Watch:
         gone = next(standing for standing in self.board.standings() if standing.rank == rank)
         if gone.left:
             return
-        if self.board.rank != min(r for r in {self.board.rank, *self.pid_fds.values()} if r != rank):
-            time.sleep(GRACE_S)
+        time.sleep(GRACE_S)  # mpirun ends the job by itself, and the witness has named the rank
         last = f" ({gone.label})" if gone.label else ""
         self.end(
             CommError(
@@ -114,8 +121,7 @@ class Watch:
             say(f"stall: {stall_text(mine, standings)}")
         if not mine.awaited and mine in holding_up(standings, first.awaited) and self.dumped < first.awaited:
             self.dumped = first.awaited
-            say(f"stall: {mine.name}: the others wait for this rank, which is here:")
-            faulthandler.dump_traceback(STDERR)
+            say(f"stall: {mine.name}: the others wait for this rank, which is here:\n{main_stack()}")
         patience_s = self.abort_s if first is mine else self.abort_s + GRACE_S
         if mine.waited_s > patience_s:
             self.end(
@@ -127,6 +133,26 @@ def say(line: str) -> None:
     """One line to the process's standard error, in one write: ranks must not break each other's lines."""
     sys.stderr.flush()
     os.write(STDERR, f"{line}\n".encode())
+
+
+def main_stack() -> str:
+    """Where this process's main thread is."""
+    frame = sys._current_frames()[threading.main_thread().ident or 0]
+    return "".join(traceback.format_stack(frame)).rstrip()
+
+
+def _start_witness(board: Board, pids: dict[int, int]) -> tuple[subprocess.Popen[bytes], int] | None:
+    """The witness and the descriptor that ends it when closed; None where processes cannot be watched."""
+    if board.fd is None:
+        return None
+    wake_read, wake_write = os.pipe()
+    ranks = [f"{rank}:{pid}" for rank, pid in pids.items()]
+    command = [sys.executable, "-I", "-S", witness.__file__, str(wake_read), *ranks]
+    process = subprocess.Popen(
+        command, stdin=board.fd, stdout=subprocess.DEVNULL, pass_fds=[wake_read], start_new_session=True
+    )
+    os.close(wake_read)
+    return process, wake_write
 
 
 def _open_pids(pids: dict[int, int], own_rank: int) -> dict[int, int]:
