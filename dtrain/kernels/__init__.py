@@ -1,0 +1,1 @@
+"""Arithmetic on arrays: one folder a device, the same operators in each."""

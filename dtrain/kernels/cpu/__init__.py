@@ -1,0 +1,1 @@
+"""The CPU's operators: the NumPy files here define every result, `onednn` and `jit` make it fast."""

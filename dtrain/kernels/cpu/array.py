@@ -1,0 +1,385 @@
+"""A CPU array: a plain NumPy side, and a native side in whatever layout oneDNN asked for.
+
+While the layout is plain (None) both sides are one buffer. Buffers are allocated on first use and
+start on a cache line.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, TypeAlias, final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dtrain.kernels.array import Plain, Shape, SyncedArray
+from dtrain.kernels.cpu.onednn import library as dnnl
+
+Buffer: TypeAlias = NDArray[np.floating[Any]]
+
+ALIGNMENT = 64
+
+CLEAR, PLAIN, NATIVE, BOTH = 0, 1, 2, 3
+
+
+def aligned_empty(count: int, dtype: DTypeLike) -> Buffer:
+    """A 1-D buffer of `count` elements on a cache line, contents undefined."""
+    kind = np.dtype(dtype)
+    raw = np.empty(count * kind.itemsize + ALIGNMENT, np.uint8)
+    offset = -raw.ctypes.data % ALIGNMENT
+    return raw[offset : offset + count * kind.itemsize].view(kind)
+
+
+def aligned_zeros(count: int, dtype: DTypeLike) -> Buffer:
+    """A 1-D buffer of `count` zeros on a cache line."""
+    kind = np.dtype(dtype)
+    raw = np.zeros(count * kind.itemsize + ALIGNMENT, np.uint8)
+    offset = -raw.ctypes.data % ALIGNMENT
+    return raw[offset : offset + count * kind.itemsize].view(kind)
+
+
+class CpuStorage(SyncedArray):
+    """What CPU operators ask of an array or of a view of one."""
+
+    dtype: np.dtype[Any]
+    layout: dnnl.Desc | None  # None is Caffe's order
+    generation: int  # grows whenever shape or layout change: what was built on the array is out of date
+    version: int  # grows with every write: a working copy made before is out of date
+
+    @property
+    @abstractmethod
+    def desc(self) -> dnnl.Desc:
+        """oneDNN's descriptor of the native side."""
+
+    @property
+    @abstractmethod
+    def memory(self) -> dnnl.Memory:
+        """oneDNN's memory over the native side; the same object until `generation` grows."""
+
+    @abstractmethod
+    def offer_layout(self, layout: dnnl.Desc) -> None:
+        """Take this layout if free to choose: a view and a bound parameter keep theirs."""
+
+    @abstractmethod
+    def view(self, shape: Shape) -> CpuStorage: ...
+
+
+@final
+class CpuArray(CpuStorage):
+    """Values of one shape with buffers of their own."""
+
+    def __init__(self, shape: Shape, dtype: DTypeLike, engine: dnnl.Engine | None) -> None:
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        self.layout = None
+        self.generation = 0
+        self.version = 0
+        self._engine = engine
+        self._newest = CLEAR
+        self._plain: Plain | None = None  # Caffe's order, `shape`
+        self._native: Buffer | None = None  # flat, in `layout`; None while the layout is plain
+        self._memory: dnnl.Memory | None = None
+        self._to_plain: dnnl.Primitive | None = None
+        self._to_native: dnnl.Primitive | None = None
+        self._plain_memory: dnnl.Memory | None = None
+        self._is_bound = False
+
+    # -- shape and layout
+
+    def reshape(self, shape: Shape) -> None:
+        shape = tuple(shape)
+        if shape == self.shape:
+            return
+        assert not self._is_bound, "a parameter in the flat buffer keeps its shape"
+        count = self.size
+        self.shape = shape
+        if self.layout is None and self._plain is not None and count == self.size:
+            self._plain = self._plain.reshape(shape)
+        else:
+            self._drop()
+        self._memory = None
+        self.generation += 1
+
+    def _drop(self) -> None:
+        """Forget values and buffers."""
+        self.layout = None
+        self._plain = self._native = None
+        self._memory = self._plain_memory = None
+        self._to_plain = self._to_native = None
+        self._newest = CLEAR
+
+    def offer_layout(self, layout: dnnl.Desc) -> None:
+        if self._is_bound or layout == self.desc:
+            return
+        keep = self.plain() if self._newest != CLEAR else None
+        self._drop()
+        self.layout = None if layout.is_plain else layout
+        if keep is not None:
+            self._plain = keep
+            self._newest = BOTH if self.layout is None else PLAIN
+        self.generation += 1
+
+    @property
+    def native_size(self) -> int:
+        return self.size if self.layout is None else self.layout.nbytes // self.dtype.itemsize
+
+    def match_layout(self, other: SyncedArray) -> None:
+        assert isinstance(other, CpuStorage)
+        self.offer_layout(other.desc)
+
+    def bind(self, buffer: Buffer) -> None:
+        assert buffer.shape == (self.native_size,), "a parameter's slice has its native size"
+        if self._newest == CLEAR:
+            buffer.fill(0)
+        else:
+            buffer[:] = self.native()
+        if self.layout is None:
+            self._plain = buffer.reshape(self.shape)
+            self._newest = BOTH
+        else:
+            self._native = buffer
+            self._newest = NATIVE
+        if self._memory is not None:
+            self._memory.point_to(buffer.ctypes.data)
+        if self.layout is None and self._plain_memory is not None:
+            self._plain_memory.point_to(buffer.ctypes.data)
+        self._is_bound = True
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the native side lies in a flat parameter buffer, so that shape and layout are final."""
+        return self._is_bound
+
+    def twin(self, buffer: Buffer) -> CpuArray:
+        other = CpuArray(self.shape, self.dtype, self._engine)
+        other.layout = self.layout
+        assert buffer.shape == (other.native_size,), "a parameter's slice has its native size"
+        if self.layout is None:
+            other._plain = buffer.reshape(self.shape)
+            other._newest = BOTH
+        else:
+            other._native = buffer
+            other._newest = NATIVE
+        other._is_bound = True
+        return other
+
+    # -- the plain side
+
+    def plain_storage(self) -> Plain:
+        """The plain side's buffer, up to date or not."""
+        if self._plain is None:
+            self._plain = aligned_empty(self.size, self.dtype).reshape(self.shape)
+        return self._plain
+
+    def plain(self) -> Plain:
+        plain = self._plain if self._plain is not None else self.plain_storage()
+        if self._newest == NATIVE:
+            self._run_to_plain()
+            self._newest = BOTH
+        elif self._newest == CLEAR:
+            plain.fill(0)
+            self._newest = BOTH if self.layout is None else PLAIN
+        return plain
+
+    def plain_mutable(self) -> Plain:
+        plain = self.plain()
+        self._newest = BOTH if self.layout is None else PLAIN
+        self.version += 1
+        return plain
+
+    def plain_overwrite(self) -> Plain:
+        self._newest = BOTH if self.layout is None else PLAIN
+        self.version += 1
+        return self._plain if self._plain is not None else self.plain_storage()
+
+    def clear(self) -> None:
+        self._newest = CLEAR
+        self.version += 1
+
+    @property
+    def is_clear(self) -> bool:
+        return self._newest == CLEAR
+
+    def view(self, shape: Shape) -> CpuView:
+        return CpuView(self, shape)
+
+    def point_to(self, plain: Plain) -> None:
+        """Use the caller's buffer (same shape and type, contiguous) as the plain side, values included."""
+        assert plain.shape == self.shape and plain.dtype == self.dtype and plain.flags.c_contiguous
+        assert self.layout is None and not self._is_bound
+        self._plain = plain
+        if self._memory is not None:
+            self._memory.point_to(plain.ctypes.data)
+        self._newest = BOTH
+        self.version += 1
+
+    # -- the native side
+
+    def native(self) -> Buffer:
+        """The values in the layout, flat, for reading."""
+        self.pull()
+        if self.layout is None:
+            assert self._plain is not None
+            return self._plain.reshape(-1)
+        assert self._native is not None
+        return self._native
+
+    def pull(self) -> None:
+        newest = self._newest
+        if newest >= NATIVE:
+            return
+        if newest == CLEAR:
+            if self.layout is None:
+                self.plain_storage().fill(0)
+                self._newest = BOTH
+            else:
+                self._native_buffer().fill(0)
+                self._newest = NATIVE
+            return
+        self._run_to_native()
+        self._newest = BOTH
+
+    def push(self) -> None:
+        if self.layout is None:
+            if self._plain is None:
+                self.plain_storage()
+            self._newest = BOTH
+        else:
+            if self._native is None:
+                self._native_buffer()
+            self._newest = NATIVE
+        self.version += 1
+
+    def _native_buffer(self) -> Buffer:
+        if self._native is None:
+            self._native = aligned_zeros(self.native_size, self.dtype)
+            if self._memory is not None:
+                self._memory.point_to(self._native.ctypes.data)
+        return self._native
+
+    @property
+    def desc(self) -> dnnl.Desc:
+        """oneDNN's descriptor of the native side."""
+        return self.layout if self.layout is not None else dnnl.plain(self.shape or (1,))
+
+    @property
+    def memory(self) -> dnnl.Memory:
+        """oneDNN's memory over the native side; the same until `generation` grows."""
+        if self._memory is None:
+            buffer = self.plain_storage() if self.layout is None else self._native_buffer()
+            self._memory = dnnl.Memory(self.engine, self.desc, buffer.ctypes.data)
+        return self._memory
+
+    @property
+    def engine(self) -> dnnl.Engine:
+        """The oneDNN engine that memories are made on."""
+        assert self._engine is not None, "an array without oneDNN has no memory"
+        return self._engine
+
+    def _plain_side(self) -> dnnl.Memory:
+        if self._plain_memory is None:
+            self._plain_memory = dnnl.Memory(
+                self.engine, dnnl.plain(self.desc.dims), self.plain_storage().ctypes.data
+            )
+        return self._plain_memory
+
+    def _run_to_plain(self) -> None:
+        if self._to_plain is None:
+            self._to_plain = dnnl.reorder(self.memory, self._plain_side(), self.engine)
+        self._to_plain()
+
+    def _run_to_native(self) -> None:
+        if self._to_native is None:
+            self._to_native = dnnl.reorder(self._plain_side(), self.memory, self.engine)
+        self._to_native()
+
+
+@final
+class CpuView(CpuStorage):
+    """Another array's values under another shape of as many elements, always in Caffe's order."""
+
+    def __init__(self, base: CpuArray, shape: Shape) -> None:
+        self.base = base
+        self.shape = tuple(shape)
+        assert self.size == base.size, "a view has as many elements as its base"
+        self.dtype = base.dtype
+        self.layout = None
+        self._memory: dnnl.Memory | None = None
+        self._seen: Plain | None = None
+
+    @property
+    def generation(self) -> int:  # type: ignore[override]
+        return self.base.generation
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        return self.base.version
+
+    def reshape(self, shape: Shape) -> None:
+        shape = tuple(shape)
+        if shape != self.shape:
+            self.shape = shape
+            assert self.size == self.base.size, "a view has as many elements as its base"
+            self._memory = None
+
+    def plain(self) -> Plain:
+        return self.base.plain().reshape(self.shape)
+
+    def plain_mutable(self) -> Plain:
+        return self.base.plain_mutable().reshape(self.shape)
+
+    def plain_overwrite(self) -> Plain:
+        return self.base.plain_overwrite().reshape(self.shape)
+
+    def clear(self) -> None:
+        self.base.clear()
+
+    @property
+    def is_clear(self) -> bool:
+        return self.base.is_clear
+
+    def view(self, shape: Shape) -> CpuView:
+        return CpuView(self.base, shape)
+
+    @property
+    def desc(self) -> dnnl.Desc:
+        return dnnl.plain(self.shape or (1,))
+
+    @property
+    def memory(self) -> dnnl.Memory:
+        if self._memory is None:
+            self._seen = self.base.plain_storage()
+            self._memory = dnnl.Memory(self.base.engine, self.desc, self._seen.ctypes.data)
+        return self._memory
+
+    def _follow(self) -> None:
+        """Point the memory at the base's present plain buffer."""
+        if self._memory is not None:
+            buffer = self.base.plain_storage()
+            if buffer is not self._seen:
+                self._seen = buffer
+                self._memory.point_to(buffer.ctypes.data)
+
+    def offer_layout(self, layout: dnnl.Desc) -> None:
+        """A view stays in Caffe's order."""
+
+    @property
+    def native_size(self) -> int:
+        return self.size
+
+    def match_layout(self, other: SyncedArray) -> None:
+        """A view stays in Caffe's order."""
+
+    def bind(self, buffer: Buffer) -> None:
+        raise AssertionError("a view has no buffer of its own")
+
+    def twin(self, buffer: Buffer) -> CpuArray:
+        return CpuArray(self.shape, self.dtype, self.base.engine).twin(buffer)
+
+    def pull(self) -> None:
+        self.base.plain()
+        self._follow()
+
+    def push(self) -> None:
+        self.base.plain_overwrite()
+        self._follow()

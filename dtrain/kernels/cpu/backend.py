@@ -1,0 +1,134 @@
+"""The CPU: NumPy arrays, and for every operator the fastest implementation that is installed."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import pkgutil
+import platform
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dtrain.errors import BackendError, unknown_name
+from dtrain.kernels.array import Plain, Shape
+from dtrain.kernels.backend import Backend, Operators
+from dtrain.kernels.cpu import threads
+from dtrain.kernels.cpu.array import CpuArray, aligned_zeros
+from dtrain.kernels.cpu.onednn import library as dnnl
+
+logger = logging.getLogger(__name__)
+
+HERE = "dtrain.kernels.cpu"
+FOLDERS = {
+    "DEFAULT": (f"{HERE}.onednn", f"{HERE}.jit", HERE),
+    "CUDNN": (f"{HERE}.onednn", f"{HERE}.jit", HERE),  # means the GPU's library; a CPU takes its own best
+    "CAFFE": (HERE,),
+    "MKLDNN": (f"{HERE}.onednn",),
+    "MKL2017": (f"{HERE}.onednn",),
+}
+
+
+@final
+class CpuBackend(Backend):
+    """`dtype` float32 or float64 (which only NumPy computes); `engine` is for layers that name none.
+
+    memory_format: "blocked" lets oneDNN choose every layout, "channels_last" asks for (N, H, W, C).
+    """
+
+    name = "cpu"
+
+    def __init__(
+        self,
+        *,
+        dtype: DTypeLike = np.float32,
+        num_threads: int | None = None,
+        engine: str = "DEFAULT",
+        memory_format: str = "blocked",
+    ) -> None:
+        self.dtype = np.dtype(dtype)
+        self.memory_format = memory_format
+        self.default_engine = engine
+        self.num_threads = num_threads
+        self.engine: dnnl.Engine | None = None
+        self.without_onednn = ""  # the reason, for the start-up line
+        if self.dtype == np.float32 and engine != "CAFFE":
+            try:
+                self.engine = dnnl.Engine()
+            except BackendError as error:
+                self.without_onednn = str(error)
+                if engine in ("MKLDNN", "MKL2017"):
+                    raise
+        if num_threads is not None:
+            threads.use(num_threads)
+
+    def array(self, shape: Shape) -> CpuArray:
+        return CpuArray(shape, self.dtype, self.engine)
+
+    def flat(self, count: int) -> Plain:
+        return aligned_zeros(count, self.dtype)
+
+    def operators(self, engine: str) -> CpuOperators:
+        return CpuOperators(self, engine if engine != "DEFAULT" else self.default_engine)
+
+    def describe(self) -> str:
+        count = self.num_threads or threads.in_use()
+        library = (
+            f"oneDNN {dnnl.version()}" if self.engine else f"NumPy ({self.without_onednn or 'engine CAFFE'})"
+        )
+        return f"CPU {platform.machine()}, {count} thread{'s' if count != 1 else ''}, {library}"
+
+
+@final
+class CpuOperators(Operators):
+    """Operators bound to a backend; the first folder whose class supports the arrays serves."""
+
+    def __init__(self, backend: CpuBackend, engine: str) -> None:
+        if engine not in FOLDERS:
+            raise BackendError(f"engine: {unknown_name('engine', engine, FOLDERS)}")
+        self._backend = backend
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        candidates = _candidates(name, FOLDERS[self._engine])
+        if not candidates and self._engine in ("MKLDNN", "MKL2017"):
+            candidates = _candidates(name, FOLDERS["DEFAULT"])  # the library has no such operator at all
+        if not candidates:
+            raise BackendError(f"CPU: operator {name} must have a file in {HERE}, got none")
+        build = functools.partial(_build, candidates, self._backend)
+        self.__dict__[name] = build
+        return build
+
+
+@functools.cache
+def _files(folder: str) -> dict[str, str]:
+    """Module names of a folder by their letters alone: "innerproduct" -> "inner_product"."""
+    path = importlib.import_module(folder).__path__
+    return {m.name.replace("_", ""): m.name for m in pkgutil.iter_modules(path)}
+
+
+@functools.cache
+def _candidates(name: str, folders: tuple[str, ...]) -> tuple[Callable[..., Any], ...]:
+    """The operator's classes in these folders, fastest first."""
+    found = []
+    for folder in folders:
+        module = _files(folder).get(name.lower())
+        if module is not None:
+            found.append(getattr(importlib.import_module(f"{folder}.{module}"), name))
+    return tuple(found)
+
+
+def _build(candidates: tuple[Callable[..., Any], ...], backend: CpuBackend, *args: Any) -> Any:
+    for i, candidate in enumerate(candidates):
+        try:
+            return candidate(backend, *args)
+        except dnnl.Unsupported as reason:
+            if i + 1 == len(candidates):
+                raise BackendError(f"CPU: an operator must support its shapes, got {reason}") from None
+            logger.debug("%s: %s; the next implementation takes it", candidate.__module__, reason)
+    raise AssertionError("an operator has at least one implementation")

@@ -1,0 +1,1 @@
+"""oneDNN's implementations of the CPU operators, through its C interface."""

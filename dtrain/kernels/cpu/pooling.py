@@ -1,0 +1,122 @@
+"""Pooling by sliding windows: maximum, mean, or one element drawn in proportion to its value."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+
+from dtrain.kernels.array import Plain, SyncedArray
+from dtrain.kernels.backend import Backend
+from dtrain.kernels.window import PoolingWindow
+
+
+@final
+class Pooling:
+    """bottom (N, C, H, W) -> top (N, C, H', W'), argmax likewise or None.
+
+    AVE divides by the window clipped to the padded image. STOCHASTIC in training draws an element with
+    probability proportional to its value, in testing takes the value-weighted mean.
+    Source: Caffe's PoolingLayer.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        window: PoolingWindow,
+        training: bool,
+        bottom: SyncedArray,
+        top: SyncedArray,
+        argmax: SyncedArray | None,
+    ) -> None:
+        self.window = window
+        self.training = training
+        self.implementation = "numpy"
+        h, w = bottom.shape[2:]
+        self.index: Any = None  # (N, C, H', W') of the chosen element in the H x W plane
+        self._image = (h, w)
+        self._divisor = self._window_areas()
+
+    def _window_areas(self) -> Plain:
+        """(H', W'): elements of each window inside the padded image."""
+        sides = []
+        for image, out, k, s, p in zip(
+            self._image,
+            self.window.pooled(self._image),
+            self.window.kernel,
+            self.window.stride,
+            self.window.pad,
+            strict=True,
+        ):
+            first = np.arange(out) * s - p
+            sides.append(np.minimum(first + k, image + p) - first)
+        return np.outer(sides[0], sides[1]).astype(np.float64)
+
+    def _windows(self, x: Plain, fill: float) -> Plain:
+        """(N, C, H', W', kh, kw), what lies outside the image being `fill`."""
+        over = self.window.overhang(self._image)
+        pads = [(p, max(o, 0)) for p, o in zip(self.window.pad, over, strict=True)]
+        padded = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=fill)
+        out = self.window.pooled(self._image)
+        sh, sw = self.window.stride
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.window.kernel, axis=(2, 3))
+        return windows[:, :, ::sh, ::sw][:, :, : out[0], : out[1]]
+
+    def _plane_index(self, position: Any) -> Any:
+        """Index in the H x W plane of a position (row-major) in each window."""
+        kw = self.window.kernel[1]
+        rows = np.arange(position.shape[2])[:, None] * self.window.stride[0] - self.window.pad[0]
+        cols = np.arange(position.shape[3])[None, :] * self.window.stride[1] - self.window.pad[1]
+        return (rows + position // kw) * self._image[1] + cols + position % kw
+
+    def forward(self, bottom: SyncedArray, top: SyncedArray, argmax: SyncedArray | None, key: int) -> None:
+        """`key` seeds the draws of STOCHASTIC."""
+        x, y = bottom.plain(), top.plain_overwrite()
+        if self.window.method == "AVE":
+            self._windows(x, 0.0).sum(axis=(4, 5), out=y)
+            y /= self._divisor.astype(y.dtype)
+            return
+        if self.window.method == "STOCHASTIC":
+            self._stochastic(x, y, key)
+            return
+        windows = self._windows(x, -np.inf)
+        position = windows.reshape(*windows.shape[:4], -1).argmax(axis=4)
+        self.index = self._plane_index(position)
+        y[...] = np.take_along_axis(
+            x.reshape(*x.shape[:2], -1), self.index.reshape(*x.shape[:2], -1), axis=2
+        ).reshape(y.shape)
+        if argmax is not None:
+            argmax.plain_overwrite()[...] = self.index
+
+    def _stochastic(self, x: Plain, y: Plain, key: int) -> None:
+        windows = self._windows(x, 0.0).reshape(*y.shape, -1)
+        total = windows.sum(axis=4)
+        if not self.training:
+            y[...] = (windows**2).sum(axis=4) / np.where(total > 0, total, 1)
+            return
+        threshold = np.random.default_rng(key).random(y.shape) * total
+        position = (windows.cumsum(axis=4) < threshold[..., None]).sum(axis=4)
+        position = np.minimum(position, windows.shape[4] - 1)
+        self.index = self._plane_index(position)
+        y[...] = np.take_along_axis(windows, position[..., None], axis=4)[..., 0]
+
+    def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray) -> None:
+        dy, dx = top_diff.plain(), bottom_diff.plain_overwrite()
+        dx.fill(0)
+        if self.window.method != "AVE":
+            n, c = dx.shape[:2]
+            plane = dx.reshape(n * c, -1)
+            np.add.at(
+                plane, (np.arange(n * c)[:, None], self.index.reshape(n * c, -1)), dy.reshape(n * c, -1)
+            )
+            return
+        share = dy / self._divisor.astype(dy.dtype)
+        (sh, sw), (ph, pw) = self.window.stride, self.window.pad
+        over = self.window.overhang(self._image)
+        h, w = self._image
+        padded = np.zeros((*dx.shape[:2], h + ph + max(over[0], 0), w + pw + max(over[1], 0)), dx.dtype)
+        oh, ow = dy.shape[2:]
+        for i in range(self.window.kernel[0]):
+            for j in range(self.window.kernel[1]):
+                padded[:, :, i : i + sh * (oh - 1) + 1 : sh, j : j + sw * (ow - 1) + 1 : sw] += share
+        dx[...] = padded[:, :, ph : ph + h, pw : pw + w]

@@ -1,0 +1,82 @@
+"""The multinomial logistic loss of a softmax: -log p[label]."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtrain.errors import DataError
+from dtrain.kernels.array import Plain, Shape, SyncedArray
+from dtrain.kernels.backend import Backend
+from dtrain.kernels.cpu.softmax import rows, softmax
+
+Index: TypeAlias = NDArray[np.int64]
+
+
+@final
+class SoftmaxLoss:
+    """-log p[label], summed over the positions whose label is not `ignore_label`.
+
+    scores (outer..., C, inner...) with C at `axis`; labels, one class index per (outer, inner), stored
+    as numbers of the net's type; prob of the scores' shape. Probabilities below the smallest normal
+    number count as that. `weights` (C,) or None multiplies each position's loss by its class's weight;
+    `smoothing` s turns the target into 1 - s for the label plus s / C for every class.
+    Source: Caffe's SoftmaxWithLossLayer.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        axis: int,
+        ignore_label: int | None,
+        weights: Plain | None,
+        smoothing: float,
+        shape: Shape,
+    ) -> None:
+        self.axis = axis
+        self.ignore_label = ignore_label
+        self.weights = weights
+        self.smoothing = smoothing
+        self.implementation = "numpy"
+
+    def _labels(self, labels: SyncedArray, p: Plain) -> tuple[Index, NDArray[np.bool_]]:
+        """((outer, inner) class indices, which of them count); DataError for a label that is no class."""
+        index = labels.plain().reshape(p.shape[0], p.shape[2]).astype(np.int64)
+        counted = np.ones(index.shape, bool) if self.ignore_label is None else index != self.ignore_label
+        wrong = counted & ((index < 0) | (index >= p.shape[1]))
+        if wrong.any():
+            at = np.argwhere(wrong)[0]
+            raise DataError(
+                f"label of sample {at[0]} of the batch must be in [0, {p.shape[1]}), got {index[tuple(at)]}"
+            )
+        return np.where(counted, index, 0), counted
+
+    def forward(self, scores: SyncedArray, labels: SyncedArray, prob: SyncedArray) -> tuple[float, int]:
+        """Fills `prob`; returns (summed loss, positions counted)."""
+        p = rows(prob.plain_overwrite(), self.axis)
+        softmax(rows(scores.plain(), self.axis), p)
+        index, counted = self._labels(labels, p)
+        tiny = np.finfo(p.dtype).tiny
+        picked = np.take_along_axis(p, index[:, None, :], axis=1)[:, 0]
+        loss = -np.log(np.maximum(picked, tiny), dtype=np.float64)
+        if self.smoothing:
+            spread = -np.log(np.maximum(p, tiny), dtype=np.float64).mean(axis=1)
+            loss = (1 - self.smoothing) * loss + self.smoothing * spread
+        if self.weights is not None:
+            loss = loss * self.weights[index]
+        return float((loss * counted).sum()), int(counted.sum())
+
+    def backward(
+        self, prob: SyncedArray, labels: SyncedArray, bottom_diff: SyncedArray, scale: float
+    ) -> None:
+        """dscores = scale * (p - target), zero where the label is ignored."""
+        p = rows(prob.plain(), self.axis)
+        dx = rows(bottom_diff.plain_overwrite(), self.axis)
+        index, counted = self._labels(labels, p)
+        np.subtract(p, self.smoothing / p.shape[1], out=dx)
+        at = index[:, None, :]
+        np.put_along_axis(dx, at, np.take_along_axis(dx, at, axis=1) - (1 - self.smoothing), axis=1)
+        factor = counted * scale if self.weights is None else counted * self.weights[index] * scale
+        dx *= factor[:, None, :].astype(dx.dtype)

@@ -1,0 +1,143 @@
+"""Convolution over any number of spatial axes. Source: Caffe's BaseConvolutionLayer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from dtrain.kernels.array import Shape, SyncedArray
+from dtrain.kernels.window import Axes, ConvolutionWindow
+from dtrain.layers.layer import AT_LEAST_ONE, Blobs, Layer
+
+
+def read_window(layer: Layer, num_axes: int) -> ConvolutionWindow:
+    """A layer's convolution_param for this many spatial axes; the 2-D fields kernel_h ... win for images."""
+    param = layer.spec.convolution_param
+
+    def axes(name: str, short: str, default: int, least: int) -> Axes:
+        low, high = f"{short}_h", f"{short}_w"
+        repeated: Sequence[int] = getattr(param, name)
+        if short and (param.HasField(low) or param.HasField(high)):
+            if num_axes != 2:
+                raise layer.bad_param(
+                    ("convolution_param", low), "given for 2-D images only", f"{num_axes}-D"
+                )
+            if repeated:
+                raise layer.bad_param(
+                    ("convolution_param", name), f"given as {low} and {high} or as {name}", "both"
+                )
+            values: Axes = (getattr(param, low), getattr(param, high))
+        elif len(repeated) in (0, 1, num_axes):
+            given = tuple(repeated) or (default,)
+            values = given * num_axes if len(given) == 1 else given
+        else:
+            raise layer.bad_param(
+                ("convolution_param", name), f"given once or {num_axes} times", f"{len(repeated)} times"
+            )
+        if min(values, default=least) < least:
+            raise layer.bad_param(("convolution_param", name), f"at least {least}", values)
+        return values
+
+    return ConvolutionWindow(
+        kernel=axes("kernel_size", "kernel", 0, 1),
+        stride=axes("stride", "stride", 1, 1),
+        pad=axes("pad", "pad", 0, 0),
+        dilation=axes("dilation", "", 1, 1),
+        group=param.group,
+    )
+
+
+@final
+class Convolution(Layer):
+    """bottom[i] (N, C, *spatial) -> top[i] (N, num_output, *out), every bottom with the same weights."""
+
+    type_name = "Convolution"
+    num_bottoms = AT_LEAST_ONE
+    num_tops = AT_LEAST_ONE
+    tops_match_bottoms = True
+    param_name = "convolution_param"
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        param = self.spec.convolution_param
+        self.first_axis = self.axis(param.axis, len(bottom[0].shape), "convolution_param", "axis")
+        self.channels = bottom[0].shape[self.first_axis]
+        self.window = read_window(self, len(bottom[0].shape) - self.first_axis - 1)
+        group = self.window.group
+        if group < 1 or self.channels % group:
+            raise self.bad_param(
+                ("convolution_param", "group"),
+                f"a divisor of the {self.channels} channels of bottom[0]",
+                group,
+            )
+        if param.num_output < 1 or param.num_output % group:
+            raise self.bad_param(
+                ("convolution_param", "num_output"),
+                f"a positive multiple of group ({group})",
+                param.num_output,
+            )
+        self.num_output: int = param.num_output
+        self.fuses_relu = False  # set by a plan that merges the ReLU layer behind
+        self.add_blob((self.num_output, self.channels // group, *self.window.kernel), param.weight_filler)
+        if param.bias_term:
+            self.add_blob((self.num_output,), param.bias_filler)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        for x, y in zip(bottom, top, strict=True):
+            y.reshape(self._output_shape(x.shape, bottom[0].shape))
+        self.sides = [
+            (self._flat(x.data), self._flat(x.diff), self._flat(y.data), self._flat(y.diff))
+            for x, y in zip(bottom, top, strict=True)
+        ]
+        self.ops_of = [self._build(x, y, self.fuses_relu) for x, _, y, _ in self.sides]
+        self.unfused_ops = (
+            [self._build(x, y, False) for x, _, y, _ in self.sides] if self.fuses_relu else self.ops_of
+        )
+
+    def _output_shape(self, shape: Shape, first: Shape) -> Shape:
+        if shape != first:
+            raise self.bad_shape("all bottoms", f"the shape of bottom[0] {first}", shape)
+        if (
+            len(shape) != self.first_axis + 1 + len(self.window.kernel)
+            or shape[self.first_axis] != self.channels
+        ):
+            raise self.bad_shape(f"bottom[0] {shape}", f"{self.channels} channels as at set-up", shape)
+        out = self.window.convolved(shape[self.first_axis + 1 :])
+        if min(out, default=1) < 1:
+            raise self.bad_param(
+                ("convolution_param", "kernel_size"),
+                f"at most the padded image of bottom[0] {shape}",
+                self.window.kernel,
+            )
+        return (*shape[: self.first_axis], self.num_output, *out)
+
+    def _flat(self, array: SyncedArray) -> SyncedArray:
+        """The array with everything before the channels as one axis of images."""
+        if self.first_axis == 1:
+            return array
+        images = 1
+        for extent in array.shape[: self.first_axis]:
+            images *= extent
+        return array.view((images, *array.shape[self.first_axis :]))
+
+    def _build(self, x: SyncedArray, y: SyncedArray, relu: bool) -> Any:
+        return self.ops.Convolution(self.window, x, self.blobs[0].data, self._bias(), y, relu)
+
+    def _bias(self) -> SyncedArray | None:
+        return self.blobs[1].data if len(self.blobs) > 1 else None
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        ops = self.unfused_ops if self.scope.is_partial else self.ops_of
+        for op, (x, _, y, _) in zip(ops, self.sides, strict=True):
+            op.forward(x, self.blobs[0].data, self._bias(), y)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        wants = self.param_propagate_down
+        for i, (x, dx, _, dy) in enumerate(self.sides):
+            self.ops_of[i].backward(
+                dy,
+                x,
+                self.blobs[0].data,
+                dx if propagate_down[i] else None,
+                self.blobs[0].diff if wants[0] else None,
+                self.blobs[1].diff if len(self.blobs) > 1 and wants[1] else None,
+            )

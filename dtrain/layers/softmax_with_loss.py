@@ -1,0 +1,84 @@
+"""SoftmaxWithLoss: the multinomial logistic loss of the softmax of the scores, in one stable step.
+
+Source: Caffe's SoftmaxWithLossLayer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+
+from dtrain.kernels.array import Plain
+from dtrain.layers.layer import TWO, Blob, Blobs, Count, Layer, scalar
+from dtrain.layers.loss import normalization, normalizer
+from dtrain.proto import dtrain_pb2 as pb
+
+
+@final
+class SoftmaxWithLoss(Layer):
+    """bottom[0] scores (N, C, ...), bottom[1] labels (N, 1, ...) -> top[0] the loss; top[1] the softmax."""
+
+    type_name = "SoftmaxWithLoss"
+    num_bottoms = TWO
+    num_tops = Count(1, 2)
+    makes_missing_tops = True
+    loss_by_default = True
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        param = self.spec.loss_param
+        self.ignore_label = param.ignore_label if param.HasField("ignore_label") else None
+        self.mode = normalization(self, pb.LossParameter.VALID)
+        self.prob = Blob(self.scope.backend)
+        if not 0 <= param.label_smoothing < 1:
+            raise self.bad_param(("loss_param", "label_smoothing"), "in [0, 1)", param.label_smoothing)
+
+    def _class_weights(self, classes: int) -> Plain | None:
+        given = self.spec.loss_param.class_weighting
+        if not given:
+            return None
+        if len(given) != classes:
+            raise self.bad_param(
+                ("loss_param", "class_weighting"), f"given once per class ({classes})", f"{len(given)} times"
+            )
+        return np.asarray(given, np.float64)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        shape = bottom[0].shape
+        self.softmax_axis = self.axis(self.spec.softmax_param.axis, len(shape), "softmax_param", "axis")
+        self.outer = int(np.prod(shape[: self.softmax_axis]))
+        self.inner = int(np.prod(shape[self.softmax_axis + 1 :]))
+        if bottom[1].count != self.outer * self.inner:
+            raise self.bad_shape(
+                "bottom[1] (labels)",
+                f"one label per score vector of bottom[0] {shape} ({self.outer * self.inner})",
+                f"{bottom[1].count} {bottom[1].shape}",
+            )
+        top[0].reshape(())
+        self.prob.reshape(shape)
+        if len(top) > 1:
+            top[1].reshape(shape)
+            top[1].share_data(self.prob)
+        self.op = self.ops.SoftmaxLoss(
+            self.softmax_axis,
+            self.ignore_label,
+            self._class_weights(shape[self.softmax_axis]),
+            self.spec.loss_param.label_smoothing,
+            shape,
+        )
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        total, valid = self.op.forward(bottom[0].data, bottom[1].data, self.prob.data)
+        self.divisor = normalizer(self, self.mode, self.outer, self.inner, valid)
+        top[0].data.plain_overwrite()[...] = total / self.divisor
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        if propagate_down[1]:
+            raise self.error("labels must not need a gradient, got propagate_down: true for bottom[1]")
+        if propagate_down[0]:
+            scale = scalar(top[0].diff.plain()) / self.divisor
+            self.op.backward(self.prob.data, bottom[1].data, bottom[0].diff, scale)
+
+    def allows_force_backward(self, bottom_index: int) -> bool:
+        return bottom_index == 0
