@@ -45,7 +45,9 @@ def shape_of(layer: pb.LayerParameter) -> bytes:
         part.ClearField("bias_filler")
     if list(kept.convolution_param.stride) == [1]:  # written or not, it is the default
         del kept.convolution_param.stride[:]
-    for name in ("convolution_param", "inner_product_param"):
+    if kept.pooling_param.stride == 1:
+        kept.pooling_param.ClearField("stride")
+    for name in ("convolution_param", "inner_product_param", "pooling_param"):
         if not getattr(kept, name).ByteSize():
             kept.ClearField(name)
     return kept.SerializeToString(deterministic=True)
