@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn, final
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 CHECKED_COLLECTIVES = 64
 """The first collectives compare their arguments over the ranks; an iteration repeats itself after that."""
+
+LAST_WORDS_S = 0.2  # mpirun drops what it has not read when it ends a job
 
 Test = Callable[[], bool]
 
@@ -73,6 +76,7 @@ class MpiCommunicator(Communicator):
         self.board, groups = self._join_board()
         self.peers = self._share_counters(groups)
         self.watch = self._start_watch(groups, warn_s, abort_s) if self.size > 1 else None
+        self.world.Barrier()  # from here on a rank that dies is named
 
     def allocate(self, count: int, dtype: npt.DTypeLike = np.float32) -> Array:
         self._begin("allocate", f"{np.dtype(dtype)}[{count}]")
@@ -257,6 +261,7 @@ class MpiCommunicator(Communicator):
         """End every rank of the job at once with exit status 1."""
         self.board.leave_all()
         sys.stdout.flush()
+        time.sleep(LAST_WORDS_S)
         MPI.COMM_WORLD.Abort(1)
         os._exit(1)  # an MPI whose Abort returns
 

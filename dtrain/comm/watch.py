@@ -149,9 +149,12 @@ def _start_witness(board: Board, pids: dict[int, int]) -> tuple[subprocess.Popen
     ranks = [f"{rank}:{pid}" for rank, pid in pids.items()]
     command = [sys.executable, "-I", "-S", witness.__file__, str(wake_read), *ranks]
     process = subprocess.Popen(
-        command, stdin=board.fd, stdout=subprocess.DEVNULL, pass_fds=[wake_read], start_new_session=True
+        command, stdin=board.fd, stdout=subprocess.PIPE, pass_fds=[wake_read], start_new_session=True
     )
     os.close(wake_read)
+    assert process.stdout is not None
+    with process.stdout as out:
+        out.read()
     return process, wake_write
 
 

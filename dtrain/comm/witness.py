@@ -2,8 +2,8 @@
 
 When a rank is killed, mpirun kills the others within a millisecond, before one of them could speak. The
 witness is in a session of its own and outlives them by one line. A bare interpreter runs it by path, as
-`witness.py WAKE RANK:PID ...`, so it imports nothing that takes time. Its descriptor 0 is the board; it ends
-when the first rank has left the board and closed the other end of descriptor WAKE.
+`witness.py WAKE RANK:PID ...`, so it imports nothing that takes time. Its descriptor 0 is the board; it says
+"ready" when it watches, and ends when the first rank has left the board and closed the other end of WAKE.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import select
 import struct
 import sys
 
+GATHER_MS = 100.0  # after a first death, for others to show
 ROW_FORMAT = "=qqdqq56s56s56s"  # dtrain.comm.board.ROW
 
 
@@ -24,24 +25,27 @@ def main(arguments: list[str]) -> None:
     poller.register(int(wake), select.POLLIN)
     for text in ranks:
         rank, pid = map(int, text.split(":"))
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            tell([rank])
-            return
+        fd = os.pidfd_open(pid)
         fds[fd] = rank
         poller.register(fd, select.POLLIN)
+    os.write(1, b"ready")
+    os.close(1)
+    died: list[int] = []
     while fds:
-        events = [fd for fd, _ in poller.poll()]
-        died = [fds[fd] for fd in events if fd in fds and not row_of(fds[fd])[4]]
-        if died:
-            tell(died)
-            return
+        events = [fd for fd, _ in poller.poll(GATHER_MS if died else None)]
+        if died and not events:
+            break
         for fd in events:
             poller.unregister(fd)
-            fds.pop(fd, None)
+            if fd in fds:
+                rank = fds.pop(fd)
+                if not row_of(rank)[4]:
+                    died.append(rank)
         if int(wake) in events and row_of(leader)[4]:
             return
+    if died:
+        # mpirun has killed those that waited for the first to die, and may have been quicker than its end.
+        tell([rank for rank in died if not row_of(rank)[1]] or died)
 
 
 def row_of(rank: int) -> tuple[int, int, float, int, int, bytes, bytes, bytes]:
