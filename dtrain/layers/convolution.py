@@ -1,13 +1,18 @@
-"""Convolution over any number of spatial axes. Source: Caffe's BaseConvolutionLayer."""
+"""Convolution over any number of spatial axes, and what its relatives share with it.
+
+Source: Caffe's BaseConvolutionLayer. `force_nd_im2col` changes nothing here: there is one im2col.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, final
 
 from dtrain.kernels.array import Shape, SyncedArray
 from dtrain.kernels.window import Axes, ConvolutionWindow
 from dtrain.layers.layer import AT_LEAST_ONE, Blobs, Layer
+from dtrain.proto import dtrain_pb2 as pb
 
 
 def read_window(layer: Layer, num_axes: int) -> ConvolutionWindow:
@@ -47,21 +52,39 @@ def read_window(layer: Layer, num_axes: int) -> ConvolutionWindow:
     )
 
 
-@final
-class Convolution(Layer):
-    """bottom[i] (N, C, *spatial) -> top[i] (N, num_output, *out), every bottom with the same weights."""
+class ConvolutionLayer(Layer):
+    """bottom[i] (N, C, *spatial) -> top[i] (N, num_output, *out), every bottom with the same parameters.
 
-    type_name = "Convolution"
+    A subclass gives the shape of the weights, the output's extent and the operator.
+    """
+
     num_bottoms = AT_LEAST_ONE
     num_tops = AT_LEAST_ONE
     tops_match_bottoms = True
     param_name = "convolution_param"
 
+    @abstractmethod
+    def weights_shape(self) -> Shape:
+        """Of blobs[0]."""
+
+    @abstractmethod
+    def extent(self, image: Axes) -> Axes:
+        """The output's spatial axes for these of the bottom."""
+
+    @abstractmethod
+    def build(self, x: SyncedArray, y: SyncedArray) -> Any:
+        """The operator from one bottom to its top."""
+
+    def read_window(self, num_axes: int) -> ConvolutionWindow:
+        """Kernel, stride, pad, dilation and group for this many spatial axes."""
+        return read_window(self, num_axes)
+
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.spec.convolution_param
+        self._refuse_fusion(param)
         self.first_axis = self.axis(param.axis, len(bottom[0].shape), "convolution_param", "axis")
         self.channels = bottom[0].shape[self.first_axis]
-        self.window = read_window(self, len(bottom[0].shape) - self.first_axis - 1)
+        self.window = self.read_window(len(bottom[0].shape) - self.first_axis - 1)
         group = self.window.group
         if group < 1 or self.channels % group:
             raise self.bad_param(
@@ -75,11 +98,20 @@ class Convolution(Layer):
                 f"a positive multiple of group ({group})",
                 param.num_output,
             )
+        if any(x is y for x, y in zip(bottom, top, strict=True)):
+            raise self.error("top must be another blob than bottom, got the same", "top")
         self.num_output: int = param.num_output
-        self.fuses_relu = False  # set by a plan that merges the ReLU layer behind
-        self.add_blob((self.num_output, self.channels // group, *self.window.kernel), param.weight_filler)
+        self.add_blob(self.weights_shape(), param.weight_filler)
         if param.bias_term:
             self.add_blob((self.num_output,), param.bias_filler)
+
+    def _refuse_fusion(self, param: pb.ConvolutionParameter) -> None:
+        if param.relu:
+            raise self.bad_param(("convolution_param", "relu"), "false; put a ReLU layer behind", "true")
+        if param.fusion_type != pb.ConvolutionParameter.NONE_FUSION:
+            raise self.bad_param(
+                ("convolution_param", "fusion_type"), "NONE_FUSION; put an Eltwise layer behind", "SUM_FUSION"
+            )
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         for x, y in zip(bottom, top, strict=True):
@@ -88,10 +120,7 @@ class Convolution(Layer):
             (self._flat(x.data), self._flat(x.diff), self._flat(y.data), self._flat(y.diff))
             for x, y in zip(bottom, top, strict=True)
         ]
-        self.ops_of = [self._build(x, y, self.fuses_relu) for x, _, y, _ in self.sides]
-        self.unfused_ops = (
-            [self._build(x, y, False) for x, _, y, _ in self.sides] if self.fuses_relu else self.ops_of
-        )
+        self.ops_of = [self.build(x, y) for x, _, y, _ in self.sides]
 
     def _output_shape(self, shape: Shape, first: Shape) -> Shape:
         if shape != first:
@@ -101,12 +130,13 @@ class Convolution(Layer):
             or shape[self.first_axis] != self.channels
         ):
             raise self.bad_shape(f"bottom[0] {shape}", f"{self.channels} channels as at set-up", shape)
-        out = self.window.convolved(shape[self.first_axis + 1 :])
+        out = self.extent(shape[self.first_axis + 1 :])
         if min(out, default=1) < 1:
-            raise self.bad_param(
-                ("convolution_param", "kernel_size"),
-                f"at most the padded image of bottom[0] {shape}",
-                self.window.kernel,
+            raise self.error(
+                f"the output must have at least 1 position on every axis, got {out} from bottom[0] {shape}, "
+                f"kernel_size {self.window.kernel}, pad {self.window.pad}, stride {self.window.stride}, "
+                f"dilation {self.window.dilation}",
+                "convolution_param",
             )
         return (*shape[: self.first_axis], self.num_output, *out)
 
@@ -119,16 +149,17 @@ class Convolution(Layer):
             images *= extent
         return array.view((images, *array.shape[self.first_axis :]))
 
-    def _build(self, x: SyncedArray, y: SyncedArray, relu: bool) -> Any:
-        return self.ops.Convolution(self.window, x, self.blobs[0].data, self._bias(), y, relu)
-
-    def _bias(self) -> SyncedArray | None:
+    def bias(self) -> SyncedArray | None:
+        """The bias' values, if there is one."""
         return self.blobs[1].data if len(self.blobs) > 1 else None
 
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
-        ops = self.unfused_ops if self.scope.is_partial else self.ops_of
+    def run(self, ops: Sequence[Any]) -> None:
+        """Forward of every bottom through its operator."""
         for op, (x, _, y, _) in zip(ops, self.sides, strict=True):
-            op.forward(x, self.blobs[0].data, self._bias(), y)
+            op.forward(x, self.blobs[0].data, self.bias(), y)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        self.run(self.ops_of)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         wants = self.param_propagate_down
@@ -141,3 +172,35 @@ class Convolution(Layer):
                 self.blobs[0].diff if wants[0] else None,
                 self.blobs[1].diff if len(self.blobs) > 1 and wants[1] else None,
             )
+
+
+@final
+class Convolution(ConvolutionLayer):
+    """Every output is the sum of a window's values, weighted; weights (num_output, C / group, *kernel)."""
+
+    type_name = "Convolution"
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        super().setup(bottom, top)
+        self.fuses_relu = False  # set by a plan that merges the ReLU layer behind
+
+    def weights_shape(self) -> Shape:
+        return (self.num_output, self.channels // self.window.group, *self.window.kernel)
+
+    def extent(self, image: Axes) -> Axes:
+        return self.window.convolved(image)
+
+    def build(self, x: SyncedArray, y: SyncedArray) -> Any:
+        return self._operator(x, y, self.fuses_relu)
+
+    def _operator(self, x: SyncedArray, y: SyncedArray, relu: bool) -> Any:
+        return self.ops.Convolution(self.window, x, self.blobs[0].data, self.bias(), y, relu)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        super().reshape(bottom, top)
+        self.unfused_ops = self.ops_of
+        if self.fuses_relu:
+            self.unfused_ops = [self._operator(x, y, False) for x, _, y, _ in self.sides]
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        self.run(self.unfused_ops if self.scope.is_partial else self.ops_of)

@@ -6,11 +6,12 @@ Columns are (channels * prod(kernel), prod(out)), rows ordered channel, then ker
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
-from dtrain.kernels.array import Plain, Shape
+from dtrain.kernels.array import Plain, Shape, SyncedArray
+from dtrain.kernels.backend import Backend
 from dtrain.kernels.window import ConvolutionWindow
 
 
@@ -49,3 +50,22 @@ def col2im(columns: Plain, shape: Shape, window: ConvolutionWindow) -> Plain:
         padded[(slice(None), *cut)] += parts[(slice(None), *position)]
     inside: tuple[Any, ...] = tuple(slice(p, p + e) for e, p in zip(shape[1:], window.pad, strict=True))
     return padded[(slice(None), *inside)]
+
+
+@final
+class Im2col:
+    """bottom (N, C, *spatial) -> top (N, C * prod(kernel), *out)."""
+
+    def __init__(
+        self, backend: Backend, window: ConvolutionWindow, bottom: SyncedArray, top: SyncedArray
+    ) -> None:
+        self.window = window
+        self.implementation = "numpy"
+
+    def forward(self, bottom: SyncedArray, top: SyncedArray) -> None:
+        for image, out in zip(bottom.plain(), top.plain_overwrite(), strict=True):
+            out[...] = im2col(image, self.window).reshape(out.shape)
+
+    def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray) -> None:
+        for diff, out in zip(top_diff.plain(), bottom_diff.plain_overwrite(), strict=True):
+            out[...] = col2im(diff, out.shape, self.window)
