@@ -57,6 +57,19 @@ class CpuStorage(SyncedArray):
         """oneDNN's memory over the native side; the same object until `generation` grows."""
 
     @abstractmethod
+    def desc_as(self, dims: Shape) -> dnnl.Desc:
+        """`desc`, under other dimensions of as many elements while the layout is plain."""
+
+    @abstractmethod
+    def memory_as(self, dims: Shape) -> dnnl.Memory:
+        """`memory` under those dimensions: grouped weights have one axis more for oneDNN."""
+
+    @property
+    @abstractmethod
+    def is_bound(self) -> bool:
+        """Whether the native side lies in a flat parameter buffer, so that shape and layout are final."""
+
+    @abstractmethod
     def offer_layout(self, layout: dnnl.Desc) -> None:
         """Take this layout if free to choose: a view and a bound parameter keep theirs."""
 
@@ -78,7 +91,7 @@ class CpuArray(CpuStorage):
         self._newest = CLEAR
         self._plain: Plain | None = None  # Caffe's order, `shape`
         self._native: Buffer | None = None  # flat, in `layout`; None while the layout is plain
-        self._memory: dnnl.Memory | None = None
+        self._memories: dict[Shape, dnnl.Memory] = {}  # over the native side, by dimensions
         self._to_plain: dnnl.Primitive | None = None
         self._to_native: dnnl.Primitive | None = None
         self._plain_memory: dnnl.Memory | None = None
@@ -97,14 +110,15 @@ class CpuArray(CpuStorage):
             self._plain = self._plain.reshape(shape)
         else:
             self._drop()
-        self._memory = None
+        self._memories = {}
         self.generation += 1
 
     def _drop(self) -> None:
         """Forget values and buffers."""
         self.layout = None
         self._plain = self._native = None
-        self._memory = self._plain_memory = None
+        self._memories = {}
+        self._plain_memory = None
         self._to_plain = self._to_native = None
         self._newest = CLEAR
 
@@ -139,15 +153,11 @@ class CpuArray(CpuStorage):
         else:
             self._native = buffer
             self._newest = NATIVE
-        if self._memory is not None:
-            self._memory.point_to(buffer.ctypes.data)
-        if self.layout is None and self._plain_memory is not None:
-            self._plain_memory.point_to(buffer.ctypes.data)
+        self._repoint(buffer)
         self._is_bound = True
 
     @property
     def is_bound(self) -> bool:
-        """Whether the native side lies in a flat parameter buffer, so that shape and layout are final."""
         return self._is_bound
 
     def twin(self, buffer: Buffer) -> CpuArray:
@@ -205,11 +215,13 @@ class CpuArray(CpuStorage):
 
     def point_to(self, plain: Plain) -> None:
         """Use the caller's buffer (same shape and type, contiguous) as the plain side, values included."""
-        assert plain.shape == self.shape and plain.dtype == self.dtype and plain.flags.c_contiguous
-        assert self.layout is None and not self._is_bound
+        assert plain.shape == self.shape
+        assert plain.dtype == self.dtype
+        assert plain.flags.c_contiguous
+        assert self.layout is None
+        assert not self._is_bound
         self._plain = plain
-        if self._memory is not None:
-            self._memory.point_to(plain.ctypes.data)
+        self._repoint(plain)
         self._newest = BOTH
         self.version += 1
 
@@ -250,25 +262,34 @@ class CpuArray(CpuStorage):
             self._newest = NATIVE
         self.version += 1
 
+    def _repoint(self, buffer: Plain) -> None:
+        """Let what was built on the native side use another buffer."""
+        for memory in self._memories.values():
+            memory.point_to(buffer.ctypes.data)
+
     def _native_buffer(self) -> Buffer:
         if self._native is None:
             self._native = aligned_zeros(self.native_size, self.dtype)
-            if self._memory is not None:
-                self._memory.point_to(self._native.ctypes.data)
         return self._native
 
     @property
     def desc(self) -> dnnl.Desc:
-        """oneDNN's descriptor of the native side."""
         return self.layout if self.layout is not None else dnnl.plain(self.shape or (1,))
 
     @property
     def memory(self) -> dnnl.Memory:
-        """oneDNN's memory over the native side; the same until `generation` grows."""
-        if self._memory is None:
+        return self.memory_as(self.desc.dims)
+
+    def desc_as(self, dims: Shape) -> dnnl.Desc:
+        return self.layout if self.layout is not None else dnnl.plain(dims)
+
+    def memory_as(self, dims: Shape) -> dnnl.Memory:
+        memory = self._memories.get(dims)
+        if memory is None:
             buffer = self.plain_storage() if self.layout is None else self._native_buffer()
-            self._memory = dnnl.Memory(self.engine, self.desc, buffer.ctypes.data)
-        return self._memory
+            memory = dnnl.Memory(self.engine, self.desc_as(dims), buffer.ctypes.data)
+            self._memories[dims] = memory
+        return memory
 
     @property
     def engine(self) -> dnnl.Engine:
@@ -304,7 +325,7 @@ class CpuView(CpuStorage):
         assert self.size == base.size, "a view has as many elements as its base"
         self.dtype = base.dtype
         self.layout = None
-        self._memory: dnnl.Memory | None = None
+        self._memories: dict[Shape, dnnl.Memory] = {}
         self._seen: Plain | None = None
 
     @property
@@ -320,7 +341,7 @@ class CpuView(CpuStorage):
         if shape != self.shape:
             self.shape = shape
             assert self.size == self.base.size, "a view has as many elements as its base"
-            self._memory = None
+            self._memories = {}
 
     def plain(self) -> Plain:
         return self.base.plain().reshape(self.shape)
@@ -347,18 +368,30 @@ class CpuView(CpuStorage):
 
     @property
     def memory(self) -> dnnl.Memory:
-        if self._memory is None:
-            self._seen = self.base.plain_storage()
-            self._memory = dnnl.Memory(self.base.engine, self.desc, self._seen.ctypes.data)
-        return self._memory
+        return self.memory_as(self.shape or (1,))
+
+    def desc_as(self, dims: Shape) -> dnnl.Desc:
+        return dnnl.plain(dims)
+
+    def memory_as(self, dims: Shape) -> dnnl.Memory:
+        memory = self._memories.get(dims)
+        if memory is None:
+            self._follow()
+            address = self.base.plain_storage().ctypes.data
+            memory = self._memories[dims] = dnnl.Memory(self.base.engine, dnnl.plain(dims), address)
+        return memory
 
     def _follow(self) -> None:
-        """Point the memory at the base's present plain buffer."""
-        if self._memory is not None:
-            buffer = self.base.plain_storage()
-            if buffer is not self._seen:
-                self._seen = buffer
-                self._memory.point_to(buffer.ctypes.data)
+        """Point the memories at the base's present plain buffer."""
+        buffer = self.base.plain_storage()
+        if buffer is not self._seen:
+            self._seen = buffer
+            for memory in self._memories.values():
+                memory.point_to(buffer.ctypes.data)
+
+    @property
+    def is_bound(self) -> bool:
+        return self.base.is_bound
 
     def offer_layout(self, layout: dnnl.Desc) -> None:
         """A view stays in Caffe's order."""

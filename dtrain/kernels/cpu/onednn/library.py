@@ -126,6 +126,11 @@ def _check(status: int, what: str) -> None:
 
 
 @final
+class Size(int):
+    """A 64-bit argument of a primitive, where a plain int is a 32-bit one."""
+
+
+@final
 class Desc:
     """A memory descriptor: shape, type and layout."""
 
@@ -229,7 +234,7 @@ class Memory:
         """Use the buffer at this address from now on."""
         _check(library().dnnl_memory_set_data_handle(self.ptr, ctypes.c_void_p(address)), "a data handle")
 
-    def __del__(self) -> None:
+    def __del__(self, library: Callable[[], ctypes.CDLL] = library) -> None:
         if self.ptr:
             library().dnnl_memory_destroy(self.ptr)
 
@@ -255,7 +260,7 @@ class Attributes:
             _check(lib.dnnl_primitive_attr_set_post_ops(self.ptr, ops), "post-ops")
             lib.dnnl_post_ops_destroy(ops)
 
-    def __del__(self) -> None:
+    def __del__(self, library: Callable[[], ctypes.CDLL] = library) -> None:
         library().dnnl_primitive_attr_destroy(self.ptr)
 
 
@@ -271,6 +276,8 @@ Value: TypeAlias = "Desc | PrimitiveDesc | Attributes | int | float | Dims | Non
 def _pass(value: Value) -> Any:
     if isinstance(value, (Desc, Attributes, PrimitiveDesc)):
         return value.ptr
+    if isinstance(value, Size):
+        return ctypes.c_int64(value)
     if isinstance(value, tuple):
         return _dims(value)
     if isinstance(value, float):
@@ -339,7 +346,7 @@ class PrimitiveDesc:
         )
         return self
 
-    def __del__(self) -> None:
+    def __del__(self, library: Callable[[], ctypes.CDLL] = library) -> None:
         if self.ptr:
             library().dnnl_primitive_desc_destroy(self.ptr)
 
@@ -401,7 +408,7 @@ class Primitive:
         if status:
             _check(status, self.desc.what)
 
-    def __del__(self) -> None:
+    def __del__(self, library: Callable[[], ctypes.CDLL] = library) -> None:
         if self._ptr:
             library().dnnl_primitive_destroy(self._ptr)
         if self._scratch:
