@@ -74,9 +74,9 @@ def test_a_slurm_job_told_to_stop_waits_for_its_snapshot_and_is_requeued(tmp_pat
         here,
         "mpirun",
         f"""trap 'sleep 0.3; echo snapshot > {tmp_path}/snapshot; exit 0' TERM
-            echo "$@" > {tmp_path}/started; while :; do sleep 0.05; done""",
+            printf "%s\\n" "$@" > {tmp_path}/started; while :; do sleep 0.05; done""",
     )
-    program(here, "scontrol", f'[[ -f {tmp_path}/snapshot ]] && echo "$@" > {tmp_path}/scontrol')
+    program(here, "scontrol", f'[[ -f {tmp_path}/snapshot ]] && printf "%s\\n" "$*" > {tmp_path}/scontrol')
     surroundings = {
         **os.environ,
         **{"PATH": f"{here}:{os.environ['PATH']}", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "77"},
@@ -87,7 +87,7 @@ def test_a_slurm_job_told_to_stop_waits_for_its_snapshot_and_is_requeued(tmp_pat
     job.send_signal(signal.SIGTERM)
     assert job.wait(timeout=30) == 0
     assert (tmp_path / "scontrol").read_text() == "requeue 77\n"
-    assert (tmp_path / "started").read_text().split() == [
+    assert (tmp_path / "started").read_text().splitlines() == [
         *("-n", "4", "dtrain", "train", "--snapshot", "auto", "--metrics-textfile", "m"),
         *("--log-json", "dtrain-77.jsonl", "a.prototxt"),
     ]
