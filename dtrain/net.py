@@ -44,7 +44,8 @@ class Net:
     scope: device, phase, rank and random numbers; level, stages: for include and exclude rules;
     weights_from: a net whose parameters this one uses, layer by layer of equal name (test nets);
     allocate_diff: where the flat buffer of parameter diffs comes from, in elements (a communicator's
-    shared memory); source: where the text came from, for errors. Raises ConfigError.
+    shared memory); plan: called with the net before its parameters are laid out; source: where the text
+    came from, for errors. Raises ConfigError.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Net:
         stages: Sequence[str] = (),
         weights_from: Net | None = None,
         allocate_diff: Allocate | None = None,
+        plan: Callable[[Net], None] | None = None,
         source: SourceMap | None = None,
     ) -> None:
         self.name: str = param.name
@@ -86,6 +88,8 @@ class Net:
             self._force_backward()
         self._layers_by_name = {step.layer.name: step.layer for step in self.steps}
         self.outputs: list[str] = list(self._unread)
+        if plan is not None:
+            plan(self)
         self._lay_out_params(weights_from, allocate_diff)
 
     def _where(self, origin: int, *path: str | int) -> str:
@@ -249,6 +253,11 @@ class Net:
         """Bring every layer up to the shapes of its bottoms."""
         for step in self.steps:
             self._reshape_if_needed(step)
+
+    def rebuild(self) -> None:
+        """Build every layer's operators anew, after a plan has changed how they shall run."""
+        for step in self.steps:
+            self._reshape(step)
 
     def _reshape_if_needed(self, step: Step) -> None:
         for blob, seen in zip(step.bottom, step.seen_shapes, strict=True):

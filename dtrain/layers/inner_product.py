@@ -48,7 +48,7 @@ class InnerProduct(Layer):
         self.dx = bottom[0].diff if len(shape) == 2 else bottom[0].diff.view((images, inputs))
         self.dy = top[0].diff if len(top[0].shape) == 2 else top[0].diff.view((images, self.outputs))
         self.op = self._build(self.fuses_relu)
-        self.unfused_op = self._build(False) if self.fuses_relu else self.op
+        self._unfused: Any = None
 
     def _build(self, relu: bool) -> Any:
         return self.ops.InnerProduct(self.x, self.blobs[0].data, self._bias(), self.y, self.transpose, relu)
@@ -57,8 +57,14 @@ class InnerProduct(Layer):
         return self.blobs[1].data if len(self.blobs) > 1 else None
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        op = self.unfused_op if self.scope.is_partial else self.op
+        op = self._without_relu() if self.fuses_relu and self.scope.is_partial else self.op
         op.forward(self.x, self.blobs[0].data, self._bias(), self.y)
+
+    def _without_relu(self) -> Any:
+        """The operator for a pass that may end before the ReLU that is otherwise fused."""
+        if self._unfused is None:
+            self._unfused = self._build(False)
+        return self._unfused
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         wants = self.param_propagate_down

@@ -1,0 +1,161 @@
+"""What may change how a net runs but never what it computes.
+
+Every blob that a user can name keeps its values to rounding, whether a plan is applied or not.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+import numpy as np
+
+from dtrain.errors import DtrainError
+from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.layers.convolution import Convolution
+from dtrain.layers.inner_product import InnerProduct
+from dtrain.layers.layer import Scope
+from dtrain.layers.relu import ReLU
+from dtrain.net import Net, Step
+from dtrain.proto import dtrain_pb2 as pb
+
+logger = logging.getLogger(__name__)
+
+Agree: TypeAlias = Callable[[str], str]  # every rank's proposal -> the one that all ranks take
+
+MEMORY_FORMATS = ("blocked", "channels_last")
+SPATIAL_TYPES = ("Convolution", "Deconvolution", "Pooling", "LRN", "DepthwiseConvolution")
+UNTRIED_TYPES = ("Python", "HDF5Output")  # what they do outside the net must not happen in a trial
+TRIAL_ROUNDS = 3
+
+
+@final
+class Plan:
+    """Choose the memory format of a training net by timing it, and fuse layers; call it with the net.
+
+    memory_format: "auto" times the candidates, or one of MEMORY_FORMATS. All ranks must take the same,
+    since their flat buffers are summed: `agree` turns each rank's choice into the common one.
+    """
+
+    def __init__(self, *, memory_format: str = "auto", agree: Agree | None = None) -> None:
+        self.memory_format = memory_format
+        self._agree: Agree = agree or (lambda choice: choice)
+        self.notes: list[str] = []  # what was done, for the start-up lines
+
+    def __call__(self, net: Net) -> None:
+        """Apply to a net whose parameters are not yet laid out; one for testing only fuses."""
+        backend = net.scope.backend
+        if isinstance(backend, CpuBackend) and net.scope.is_training:
+            backend.memory_format = self._choose_format(net, backend)
+        fused = fuse_relu(net)
+        if fused:
+            self.notes.append(f"{fused} ReLU layers fused into the layer before")
+        net.rebuild()
+
+    def _choose_format(self, net: Net, backend: CpuBackend) -> str:
+        if self.memory_format != "auto":
+            return self.memory_format
+        choice, note = backend.memory_format, ""
+        if backend.engine is not None and net.scope.rank == 0:
+            choice, note = fastest_format(net)
+        choice = self._agree(choice)
+        if note:
+            self.notes.append(note)
+        return choice
+
+
+def fuse_relu(net: Net) -> int:
+    """Let convolutions and inner products compute the in-place ReLU behind them; the number of pairs."""
+    count = 0
+    for i, step in enumerate(net.steps):
+        layer = step.layer
+        if not isinstance(layer, (Convolution, InnerProduct)) or len(step.top) != 1:
+            continue
+        consumer = next((s for s in net.steps[i + 1 :] if any(b is step.top[0] for b in s.bottom)), None)
+        if consumer is None or not isinstance(consumer.layer, ReLU):
+            continue
+        if consumer.top[0] is step.top[0] and consumer.layer.slope == 0:
+            layer.fuses_relu = True
+            consumer.layer.is_fused = True
+            count += 1
+    return count
+
+
+def fastest_format(net: Net) -> tuple[str, str]:
+    """(memory format, note) of the faster trial: forward and backward of the net's spatial part."""
+    param = trial_of(net)
+    if param is None:
+        return "blocked", ""
+    times = {}
+    for name in MEMORY_FORMATS:
+        try:
+            times[name] = _time_trial(param, net.scope, name)
+        except DtrainError as error:
+            logger.debug("no trial in format %s: %s", name, error)
+    if not times:
+        return "blocked", ""
+    best = min(times, key=lambda name: times[name])
+    told = ", ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in times.items())
+    return best, f"memory format {best} ({told})"
+
+
+def trial_of(net: Net) -> pb.NetParameter | None:
+    """The net up to its last spatial layer, fed by Input layers, every open end a loss.
+
+    None where there is no spatial layer, or a layer acts outside of the net.
+    """
+    last = max((i for i, s in enumerate(net.steps) if s.layer.spec.type in SPATIAL_TYPES), default=-1)
+    steps = net.steps[: last + 1]
+    if not steps or any(s.layer.spec.type in UNTRIED_TYPES for s in steps):
+        return None
+    param = pb.NetParameter(name="trial")
+    read = {name for s in steps for name in s.bottom_names}
+    for step in steps:
+        spec = param.layer.add()
+        if step.bottom:
+            spec.CopyFrom(step.layer.spec)
+            _fill_cheaply(spec)
+        else:
+            _make_input(spec, step)
+        if step.bottom and not any(name in read for name in step.top_names) and not any(spec.loss_weight):
+            del spec.loss_weight[:]
+            spec.loss_weight.extend([1.0] * len(spec.top))
+    return param
+
+
+def _make_input(spec: pb.LayerParameter, step: Step) -> None:
+    spec.name = step.layer.name
+    spec.type = "Input"
+    spec.top.extend(step.top_names)
+    for blob in step.top:
+        spec.input_param.shape.add().dim.extend(blob.shape)
+
+
+def _fill_cheaply(spec: pb.LayerParameter) -> None:
+    """Replace random weights by a constant: a trial looks at time alone."""
+    for part in (spec.convolution_param, spec.inner_product_param):
+        if part.HasField("weight_filler"):
+            part.weight_filler.CopyFrom(pb.FillerParameter(type="constant", value=0.01))
+
+
+def _time_trial(param: pb.NetParameter, scope: Scope, memory_format: str) -> float:
+    """Median seconds of one forward and backward pass."""
+    assert isinstance(scope.backend, CpuBackend)
+    backend = CpuBackend(num_threads=scope.backend.num_threads, memory_format=memory_format)
+    net = Net(param, Scope(backend, scope.phase))
+    for step in net.steps:
+        if not step.bottom:
+            for blob in step.top:
+                blob.data.plain_overwrite().fill(1.0 if len(blob.shape) > 2 else 0.0)
+    fuse_relu(net)
+    net.rebuild()
+    times = []
+    for _ in range(TRIAL_ROUNDS + 1):
+        start = time.perf_counter()
+        net.clear_param_diffs()
+        net.forward()
+        net.backward()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
