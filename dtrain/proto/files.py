@@ -13,6 +13,7 @@ from dtrain.errors import DataError, DtrainError, SnapshotError, WeightsError
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto import text
 from dtrain.proto.dialects import settle_net, settle_solver
+from dtrain.proto.schema import Type, fields
 from dtrain.proto.sources import SourceMap
 from dtrain.proto.upgrade import upgrade_net, upgrade_solver
 
@@ -62,6 +63,8 @@ def read_binary(path: str | os.PathLike[str], message: Message) -> None:
         message.MergeFromString(data)
     except DecodeError as fault:
         raise error(f"{file}: must be a whole {kind} file, got {_looks(data)}") from fault
+    if (name := _not_utf8(message)) is not None:
+        raise error(f"{file}: {name} must be UTF-8 text, got other bytes")
     if not message.ListFields():
         raise error(f"{file}: must be a {kind} file, got {_looks(data)}")
     if isinstance(message, pb.NetParameter):
@@ -97,6 +100,20 @@ def write_binary(path: str | os.PathLike[str], message: Message) -> None:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise error(f"{target}: must be writable, got {fault.strerror or fault}") from fault
+
+
+def _not_utf8(message: Message) -> str | None:
+    """A string field that holds other bytes: protobuf hands these out as `bytes`, and checks nothing."""
+    for descriptor, value in message.ListFields():
+        field = fields(message.DESCRIPTOR)[descriptor.name]
+        items = value if field.repeated else (value,)
+        if field.type == Type.TYPE_STRING and any(isinstance(item, bytes) for item in items):
+            return field.name
+        if field.is_message:
+            for item in items:
+                if (name := _not_utf8(item)) is not None:
+                    return f"{field.name}.{name}"
+    return None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,16 +11,18 @@ from typing import NamedTuple, final
 
 from dtrain.errors import PrototxtError
 
+# Possessive quantifiers (++, *+) keep the time linear in the text, whatever it holds.
 _TOKEN = re.compile(
-    r"""(?:[ \t\r\n\f\v]+|\#[^\n]*)*
+    r"""(?:[ \t\r\n\f\v]++|\#[^\n]*+)*+
     (?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)
      |(?P<number>(?:0[xX][0-9a-fA-F]+|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?)(?![A-Za-z0-9_.]))
-     |(?P<string>"(?:[^"\\\n]|\\[^\n])*"|'(?:[^'\\\n]|\\[^\n])*')
+     |(?P<string>"(?:[^"\\\n]++|\\[^\n])*+"|'(?:[^'\\\n]++|\\[^\n])*+')
      |(?P<symbol>[{}<>\[\]:;,-])
      |(?P<end>\Z))""",
     re.VERBOSE,
 )
-_BLANK = re.compile(r"(?:[ \t\r\n\f\v]+|#[^\n]*)*")
+_BLANK = re.compile(r"(?:[ \t\r\n\f\v]++|#[^\n]*+)*+")
+_LONGEST_SHOWN = 60
 _BROKEN_NUMBER = re.compile(r"[0-9.][A-Za-z0-9_.]*")
 _ESCAPE = re.compile(
     rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL
@@ -92,10 +94,17 @@ class Lexer:
             return self.error(f"a string must end on its line, got no closing {character}", token)
         number = _BROKEN_NUMBER.match(self._text, start)
         if number is not None:
-            return self.error(f"a number must be decimal, hexadecimal or octal, got {number[0]}", token)
+            return self.error(
+                f"a number must be decimal, hexadecimal or octal, got {shorten(number[0])}", token
+            )
         remedy = _SLIDE_CHARACTERS.get(character)
         shown = ascii(character) if remedy or not character.isprintable() else character
         return self.error(f"unexpected character {shown}" + (f"; {remedy}" if remedy else ""), token)
+
+
+def shorten(text: str) -> str:
+    """The text, or its beginning if it is too long for an error message."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def unquote(literal: str) -> bytes:

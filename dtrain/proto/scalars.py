@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from dtrain.errors import unknown_name
-from dtrain.proto.lexer import Token
+from dtrain.proto.lexer import Token, shorten
 from dtrain.proto.schema import INT_RANGES, Field, Type
 
 _TRUE = frozenset({"true", "True", "t"})
@@ -18,7 +18,7 @@ _FLOAT_MAX = float.fromhex("0x1.fffffep127")
 
 def scalar(field: Field, token: Token, negative: bool) -> int | float | bool:
     """The value of a number or a bare word. Raises ValueError with the rule that it breaks."""
-    shown = f"-{token.text}" if negative else token.text
+    shown = f"-{shorten(token.text)}" if negative else shorten(token.text)
     if field.type == Type.TYPE_ENUM:
         return _enum(field, token, negative)
     value: int | float | bool | None
@@ -89,9 +89,9 @@ def _enum(field: Field, token: Token, negative: bool) -> int:
         value = _integer(token, negative)
         if value is None or value not in field.values.values():
             known = ", ".join(f"{name} ({number})" for name, number in field.values.items())
-            shown = f"-{token.text}" if negative else token.text
+            shown = f"-{shorten(token.text)}" if negative else shorten(token.text)
             raise ValueError(f"{field.name} must be one of {known}, got {shown}")
         return value
     if token.text not in field.values:
-        raise ValueError(unknown_name(field.name, token.text, field.values))
+        raise ValueError(unknown_name(field.name, shorten(token.text), field.values))
     return field.values[token.text]

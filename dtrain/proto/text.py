@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from dtrain.errors import ConfigError, PrototxtError, unknown_name
 from dtrain.proto.layer_types import V1_TYPES
-from dtrain.proto.lexer import Lexer, Token, unquote
+from dtrain.proto.lexer import Lexer, Token, shorten, unquote
 from dtrain.proto.scalars import scalar
 from dtrain.proto.schema import Field, Type, fields
 from dtrain.proto.sources import Path, SourceMap
@@ -159,20 +159,21 @@ class _Parser:
         first = self._lexer.token
         if field.type not in (Type.TYPE_STRING, Type.TYPE_BYTES):
             remedy = "; write it without quotes" if first.text[1:-1] in field.values else ""
-            raise self._error(f"{field.name} must be {field.rule}, got {first.text}{remedy}")
-        data = b""
+            raise self._error(f"{field.name} must be {field.rule}, got {shorten(first.text)}{remedy}")
+        parts: list[bytes] = []
         while self._lexer.token.kind == "string":
             token = self._lexer.take()
             try:
-                data += unquote(token.text)
+                parts.append(unquote(token.text))
             except ValueError as error:
                 raise self._error(f"{field.name}: {error}", token) from None
+        data = b"".join(parts)
         if field.type == Type.TYPE_BYTES:
             return data
         try:
             return data.decode()
         except UnicodeDecodeError:
-            raise self._error(f"{field.name} must be UTF-8 text, got {data!r}", first) from None
+            raise self._error(f"{field.name} must be UTF-8 text, got {shorten(repr(data))}", first) from None
 
     def _bare(self, message: Message, field: Field) -> int | float | bool | str:
         """A number or a word, either after an optional minus sign."""
@@ -205,7 +206,9 @@ class _Parser:
         remedy = _REMEDIES.get((name, token.text))
         if remedy:
             return self._error(f'{name} has no field "{token.text}"; {remedy}', token)
-        return self._error(unknown_name(f"{name} field", token.text, fields(message.DESCRIPTOR)), token)
+        return self._error(
+            unknown_name(f"{name} field", shorten(token.text), fields(message.DESCRIPTOR)), token
+        )
 
     def _error(self, message: str, token: Token | None = None) -> PrototxtError:
         """The error at the token, or at the next one, with the blocks around it."""
@@ -216,10 +219,11 @@ class _Parser:
     @staticmethod
     def _named(name: str, block: Message) -> str:
         label = getattr(block, "name", "") if "name" in fields(block.DESCRIPTOR) else ""
-        return f'{name} "{label}"' if label else name
+        return f'{name} "{shorten(label)}"' if label else name
 
     @staticmethod
     def _shown(token: Token) -> str:
         if token.kind == "end":
             return "the end of the text"
-        return token.text if token.kind == "string" else f'"{token.text}"'
+        shown = shorten(token.text)
+        return shown if token.kind == "string" else f'"{shown}"'
