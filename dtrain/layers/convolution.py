@@ -161,12 +161,6 @@ class ConvolutionLayer(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         self.run(self.ops_of)
 
-    def _without_relu(self) -> list[Any]:
-        """Operators for a pass that may end before the ReLU that is otherwise fused."""
-        if not self._unfused:
-            self._unfused = [self._build(x, y, False) for x, _, y, _ in self.sides]
-        return self._unfused
-
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         wants = self.param_propagate_down
         for i, (x, dx, _, dy) in enumerate(self.sides):
@@ -206,91 +200,11 @@ class Convolution(ConvolutionLayer):
         super().reshape(bottom, top)
         self._unfused: list[Any] = []
 
-    def _output_shape(self, shape: Shape, first: Shape) -> Shape:
-        if shape != first:
-            raise self.bad_shape("all bottoms", f"the shape of bottom[0] {first}", shape)
-        if (
-            len(shape) != self.first_axis + 1 + len(self.window.kernel)
-            or shape[self.first_axis] != self.channels
-        ):
-            raise self.bad_shape(f"bottom[0] {shape}", f"{self.channels} channels as at set-up", shape)
-        out = self.extent(shape[self.first_axis + 1 :])
-        if min(out, default=1) < 1:
-            raise self.error(
-                f"the output must have at least 1 position on every axis, got {out} from bottom[0] {shape}, "
-                f"kernel_size {self.window.kernel}, pad {self.window.pad}, stride {self.window.stride}, "
-                f"dilation {self.window.dilation}",
-                "convolution_param",
-            )
-        return (*shape[: self.first_axis], self.num_output, *out)
-
-    def _flat(self, array: SyncedArray) -> SyncedArray:
-        """The array with everything before the channels as one axis of images."""
-        if self.first_axis == 1:
-            return array
-        images = 1
-        for extent in array.shape[: self.first_axis]:
-            images *= extent
-        return array.view((images, *array.shape[self.first_axis :]))
-
-    def bias(self) -> SyncedArray | None:
-        """The bias' values, if there is one."""
-        return self.blobs[1].data if len(self.blobs) > 1 else None
-
-    def run(self, ops: Sequence[Any]) -> None:
-        """Forward of every bottom through its operator."""
-        for op, (x, _, y, _) in zip(ops, self.sides, strict=True):
-            op.forward(x, self.blobs[0].data, self.bias(), y)
-
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        self.run(self.ops_of)
+        self.run(self._without_relu() if self.fuses_relu and self.scope.is_partial else self.ops_of)
 
     def _without_relu(self) -> list[Any]:
         """Operators for a pass that may end before the ReLU that is otherwise fused."""
         if not self._unfused:
-            self._unfused = [self._build(x, y, False) for x, _, y, _ in self.sides]
+            self._unfused = [self._operator(x, y, False) for x, _, y, _ in self.sides]
         return self._unfused
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        wants = self.param_propagate_down
-        for i, (x, dx, _, dy) in enumerate(self.sides):
-            self.ops_of[i].backward(
-                dy,
-                x,
-                self.blobs[0].data,
-                dx if propagate_down[i] else None,
-                self.blobs[0].diff if wants[0] else None,
-                self.blobs[1].diff if len(self.blobs) > 1 and wants[1] else None,
-            )
-
-
-@final
-class Convolution(ConvolutionLayer):
-    """Every output is the sum of a window's values, weighted; weights (num_output, C / group, *kernel)."""
-
-    type_name = "Convolution"
-
-    def setup(self, bottom: Blobs, top: Blobs) -> None:
-        super().setup(bottom, top)
-        self.fuses_relu = False  # set by a plan that merges the ReLU layer behind
-
-    def weights_shape(self) -> Shape:
-        return (self.num_output, self.channels // self.window.group, *self.window.kernel)
-
-    def extent(self, image: Axes) -> Axes:
-        return self.window.convolved(image)
-
-    def build(self, x: SyncedArray, y: SyncedArray) -> Any:
-        return self._operator(x, y, self.fuses_relu)
-
-    def _operator(self, x: SyncedArray, y: SyncedArray, relu: bool) -> Any:
-        return self.ops.Convolution(self.window, x, self.blobs[0].data, self.bias(), y, relu)
-
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        super().reshape(bottom, top)
-        self.unfused_ops = self.ops_of
-        if self.fuses_relu:
-            self.unfused_ops = [self._operator(x, y, False) for x, _, y, _ in self.sides]
-
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
-        self.run(self.unfused_ops if self.scope.is_partial else self.ops_of)
