@@ -25,10 +25,26 @@ class Pooling(Layer):
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.spec.pooling_param
         self.method = pb.PoolingParameter.PoolMethod.Name(param.pool)
+        self._refuse_dialects(param)
+        if top[0] is bottom[0]:
+            raise self.error("top must be another blob than bottom, got the same", "top")
         if len(top) > 1 and self.method != "MAX":
             raise self.error(
                 f"a second top (the argmax) must have pool MAX, got {self.method}", "pooling_param"
             )
+
+    def _refuse_dialects(self, param: pb.PoolingParameter) -> None:
+        for name in ("pad_3d", "kernel_size_3d", "stride_3d"):
+            if getattr(param, name):
+                raise self.bad_param(
+                    ("pooling_param", name), "absent: pooling is 2-D", list(getattr(param, name))
+                )
+        if param.axis != 1:
+            raise self.bad_param(("pooling_param", "axis"), "1", param.axis)
+        if param.torch_pooling:
+            raise self.bad_param(("pooling_param", "torch_pooling"), "false; see round_mode: FLOOR", "true")
+        if not param.avg_include_pad:
+            raise self.bad_param(("pooling_param", "avg_include_pad"), "true, as in Caffe", "false")
 
     def _axes(self, name: str, low: str, high: str, default: int) -> Axes:
         param = self.spec.pooling_param
@@ -61,6 +77,8 @@ class Pooling(Layer):
             raise self.bad_param(("pooling_param", "kernel_size"), "at least 1", kernel)
         if min(stride) < 1:
             raise self.bad_param(("pooling_param", "stride"), "at least 1", stride)
+        if any(pad) and self.method == "STOCHASTIC":
+            raise self.bad_param(("pooling_param", "pad"), "0 for pool STOCHASTIC", pad)
         if any(p >= k for p, k in zip(pad, kernel, strict=True)):
             raise self.bad_param(("pooling_param", "pad"), f"less than kernel_size {kernel}", pad)
         ceil = param.round_mode == pb.PoolingParameter.CEIL
@@ -82,11 +100,14 @@ class Pooling(Layer):
         self.op = self.ops.Pooling(self.window, self.is_training, bottom[0].data, top[0].data, self.argmax)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        self.op.forward(bottom[0].data, top[0].data, self.argmax, self._key())
-
-    def _key(self) -> int:
-        return self.random_key() if self.method == "STOCHASTIC" else 0
+        if self.method == "STOCHASTIC":
+            scope = self.scope
+            self.op.forward(bottom[0].data, top[0].data, None, self.random_key(), scope.rank, scope.size)
+        else:
+            self.op.forward(bottom[0].data, top[0].data, self.argmax, 0)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
+            if self.method == "STOCHASTIC" and not self.is_training:
+                raise self.bad_param("phase", "TRAIN for backward through pool STOCHASTIC", "TEST")
             self.op.backward(top[0].diff, bottom[0].diff)

@@ -69,15 +69,23 @@ class Pooling:
         cols = np.arange(position.shape[3])[None, :] * self.window.stride[1] - self.window.pad[1]
         return (rows + position // kw) * self._image[1] + cols + position % kw
 
-    def forward(self, bottom: SyncedArray, top: SyncedArray, argmax: SyncedArray | None, key: int) -> None:
-        """`key` seeds the draws of STOCHASTIC."""
+    def forward(
+        self,
+        bottom: SyncedArray,
+        top: SyncedArray,
+        argmax: SyncedArray | None,
+        key: int,
+        rank: int = 0,
+        size: int = 1,
+    ) -> None:
+        """`key` seeds the draws of STOCHASTIC; image k on this rank is image k * size + rank of the job."""
         x, y = bottom.plain(), top.plain_overwrite()
         if self.window.method == "AVE":
             self._windows(x, 0.0).sum(axis=(4, 5), out=y)
             y /= self._divisor.astype(y.dtype)
             return
         if self.window.method == "STOCHASTIC":
-            self._stochastic(x, y, key)
+            self._stochastic(x, y, key, rank, size)
             return
         windows = self._windows(x, -np.inf)
         position = windows.reshape(*windows.shape[:4], -1).argmax(axis=4)
@@ -88,27 +96,24 @@ class Pooling:
         if argmax is not None:
             argmax.plain_overwrite()[...] = self.index
 
-    def _stochastic(self, x: Plain, y: Plain, key: int) -> None:
+    def _stochastic(self, x: Plain, y: Plain, key: int, rank: int, size: int) -> None:
         windows = self._windows(x, 0.0).reshape(*y.shape, -1)
         total = windows.sum(axis=4)
         if not self.training:
             y[...] = (windows**2).sum(axis=4) / np.where(total > 0, total, 1)
             return
-        threshold = np.random.default_rng(key).random(y.shape) * total
-        position = (windows.cumsum(axis=4) < threshold[..., None]).sum(axis=4)
-        position = np.minimum(position, windows.shape[4] - 1)
+        drawn = [np.random.default_rng((key, n * size + rank)).random(y.shape[1:]) for n in range(len(y))]
+        threshold = np.stack(drawn) * total
+        position = (windows.cumsum(axis=4) >= threshold[..., None]).argmax(axis=4)
         self.index = self._plane_index(position)
         y[...] = np.take_along_axis(windows, position[..., None], axis=4)[..., 0]
 
     def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray) -> None:
         dy, dx = top_diff.plain(), bottom_diff.plain_overwrite()
-        dx.fill(0)
         if self.window.method != "AVE":
-            n, c = dx.shape[:2]
-            plane = dx.reshape(n * c, -1)
-            np.add.at(
-                plane, (np.arange(n * c)[:, None], self.index.reshape(n * c, -1)), dy.reshape(n * c, -1)
-            )
+            planes = np.arange(dx.shape[0] * dx.shape[1]) * (self._image[0] * self._image[1])
+            where = self.index.reshape(len(planes), -1) + planes[:, None]
+            dx[...] = np.bincount(where.ravel(), dy.ravel(), dx.size).reshape(dx.shape)
             return
         share = dy / self._divisor.astype(dy.dtype)
         (sh, sw), (ph, pw) = self.window.stride, self.window.pad
