@@ -1,8 +1,15 @@
-"""What losses share: how a summed loss is normalised. Source: Caffe's LossParameter and LossLayer."""
+"""What losses share: how a summed loss is normalised, and what they refuse.
+
+Source: Caffe's LossParameter and LossLayer.
+"""
 
 from __future__ import annotations
 
-from dtrain.layers.layer import Layer
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from dtrain.errors import DataError
+from dtrain.layers.layer import Blobs, Layer
 from dtrain.proto import dtrain_pb2 as pb
 
 
@@ -30,3 +37,52 @@ def normalizer(layer: Layer, mode: int, outer: int, inner: int, valid: int) -> f
         case _:
             raise layer.bad_param(("loss_param", "normalization"), "a known mode", mode)
     return max(1.0, divisor)
+
+
+def ignore_label(layer: Layer) -> int | None:
+    """The label whose positions do not count, if the layer names one."""
+    param = layer.spec.loss_param
+    return param.ignore_label if param.HasField("ignore_label") else None
+
+
+def check_same_batch(layer: Layer, bottom: Blobs) -> None:
+    """The predictions and what they are compared with have equally many samples."""
+    for blob in bottom[:2]:
+        if not blob.shape:
+            raise layer.bad_shape("bottoms", "a batch axis", "a scalar")
+    if bottom[0].shape[0] != bottom[1].shape[0]:
+        raise layer.bad_shape(
+            "bottom[1]",
+            f"as many samples as bottom[0] ({bottom[0].shape[0]})",
+            f"{bottom[1].shape[0]} {bottom[1].shape}",
+        )
+
+
+def check_label_count(layer: Layer, bottom: Blobs, expected: int) -> None:
+    """bottom[1] holds one label for each of `expected` score vectors."""
+    if bottom[1].count != expected:
+        raise layer.bad_shape(
+            "bottom[1] (labels)",
+            f"one label per score vector of bottom[0] {bottom[0].shape} ({expected})",
+            f"{bottom[1].count} {bottom[1].shape}",
+        )
+
+
+def refuse_gradient(layer: Layer, propagate_down: Sequence[bool], what: str, *indices: int) -> None:
+    """Raise ConfigError if a bottom that has no gradient is asked for one."""
+    for i in indices:
+        if i < len(propagate_down) and propagate_down[i]:
+            raise layer.error(
+                f"bottom[{i}] ({what}) must not need a gradient, got propagate_down: true",
+                "propagate_down",
+                i,
+            )
+
+
+@contextmanager
+def locating_data_errors(layer: Layer) -> Iterator[None]:
+    """A DataError from an operator leaves with the layer's place in front."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(layer.error(str(error)))) from None

@@ -12,7 +12,14 @@ import numpy as np
 
 from dtrain.kernels.array import Plain
 from dtrain.layers.layer import TWO, Blob, Blobs, Count, Layer, scalar
-from dtrain.layers.loss import normalization, normalizer
+from dtrain.layers.loss import (
+    check_label_count,
+    ignore_label,
+    locating_data_errors,
+    normalization,
+    normalizer,
+    refuse_gradient,
+)
 from dtrain.proto import dtrain_pb2 as pb
 
 
@@ -28,16 +35,17 @@ class SoftmaxWithLoss(Layer):
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.spec.loss_param
-        self.ignore_label = param.ignore_label if param.HasField("ignore_label") else None
+        self.ignore_label = ignore_label(self)
         self.mode = normalization(self, pb.LossParameter.VALID)
         self.prob = Blob(self.scope.backend)
         if not 0 <= param.label_smoothing < 1:
             raise self.bad_param(("loss_param", "label_smoothing"), "in [0, 1)", param.label_smoothing)
 
     def _class_weights(self, classes: int) -> Plain | None:
-        given = self.spec.loss_param.class_weighting
-        if not given:
+        param = self.spec.loss_param
+        if not param.weight_by_label_freqs:
             return None
+        given = param.class_weighting
         if len(given) != classes:
             raise self.bad_param(
                 ("loss_param", "class_weighting"), f"given once per class ({classes})", f"{len(given)} times"
@@ -49,12 +57,7 @@ class SoftmaxWithLoss(Layer):
         self.softmax_axis = self.axis(self.spec.softmax_param.axis, len(shape), "softmax_param", "axis")
         self.outer = int(np.prod(shape[: self.softmax_axis]))
         self.inner = int(np.prod(shape[self.softmax_axis + 1 :]))
-        if bottom[1].count != self.outer * self.inner:
-            raise self.bad_shape(
-                "bottom[1] (labels)",
-                f"one label per score vector of bottom[0] {shape} ({self.outer * self.inner})",
-                f"{bottom[1].count} {bottom[1].shape}",
-            )
+        check_label_count(self, bottom, self.outer * self.inner)
         top[0].reshape(())
         self.prob.reshape(shape)
         if len(top) > 1:
@@ -69,13 +72,13 @@ class SoftmaxWithLoss(Layer):
         )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        total, valid = self.op.forward(bottom[0].data, bottom[1].data, self.prob.data)
+        with locating_data_errors(self):
+            total, valid = self.op.forward(bottom[0].data, bottom[1].data, self.prob.data)
         self.divisor = normalizer(self, self.mode, self.outer, self.inner, valid)
         top[0].data.plain_overwrite()[...] = total / self.divisor
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        if propagate_down[1]:
-            raise self.error("labels must not need a gradient, got propagate_down: true for bottom[1]")
+        refuse_gradient(self, propagate_down, "labels", 1)
         if propagate_down[0]:
             scale = scalar(top[0].diff.plain()) / self.divisor
             self.op.backward(self.prob.data, bottom[1].data, bottom[0].diff, scale)

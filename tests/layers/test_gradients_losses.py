@@ -26,3 +26,63 @@ def test_a_wrong_gradient_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ReLU, "backward", wrong)
     with pytest.raises(AssertionError, match="bottom x: backward gives"):
         check_gradient(net, {"x": scores(3, 4)})
+
+
+def labels(count: int, classes: int, seed: int = 3) -> Values:
+    return np.random.default_rng(seed).integers(0, classes, count).astype(float)
+
+
+def layer(type_name: str, bottoms: str, rest: str = "", top: str = "y") -> str:
+    told = " ".join(f'bottom: "{name}"' for name in bottoms.split())
+    return f'layer {{ name: "l" type: "{type_name}" {told} top: "{top}" {rest} }}'
+
+
+SOFTMAX_LOSSES = [
+    "",
+    "loss_weight: 0.3 loss_param { normalization: FULL }",
+    "loss_param { ignore_label: 2 }",
+    "loss_param { ignore_label: 2 normalization: BATCH_SIZE }",
+    "loss_param { normalize: false }",
+    "loss_param { normalization: NONE label_smoothing: 0.1 }",
+    "loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 5 }",
+    "loss_param { weight_by_label_freqs: true class_weighting: [0.5, 2, 1, 4] ignore_label: 0 }",
+]
+
+
+@pytest.mark.parametrize("rest", SOFTMAX_LOSSES)
+def test_softmax_with_loss_of_vectors(rest: str) -> None:
+    check_gradient(layer("SoftmaxWithLoss", "x t", rest), {"x": scores(6, 4), "t": labels(6, 4)})
+
+
+@pytest.mark.parametrize("rest", SOFTMAX_LOSSES)
+def test_softmax_with_loss_of_maps(rest: str) -> None:
+    inputs = {"x": scores(2, 4, 3, 2), "t": labels(12, 4).reshape(2, 1, 3, 2)}
+    check_gradient(layer("SoftmaxWithLoss", "x t", rest), inputs)
+
+
+def test_softmax_with_loss_along_the_last_axis() -> None:
+    net = layer("SoftmaxWithLoss", "x t", "softmax_param { axis: -1 }")
+    check_gradient(net, {"x": scores(2, 3, 4), "t": labels(6, 4).reshape(2, 3)})
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_softmax(axis: int) -> None:
+    check_gradient(layer("Softmax", "x", f"softmax_param {{ axis: {axis} }}"), {"x": scores(2, 3, 4)})
+
+
+def test_softmax_in_place() -> None:
+    check_gradient(layer("Softmax", "x", top="x"), {"x": scores(2, 5)})
+
+
+@pytest.mark.parametrize(
+    "rest", ["", "loss_param { ignore_label: 1 normalization: VALID }", "loss_param { normalization: FULL }"]
+)
+def test_sigmoid_cross_entropy_loss(rest: str) -> None:
+    targets = np.random.default_rng(1).choice([0.0, 0.25, 1.0], (3, 2, 4))
+    net = layer("SigmoidCrossEntropyLoss", "x t", rest)
+    check_gradient(net, {"x": 3 * scores(3, 2, 4), "t": targets})
+
+
+def test_euclidean_loss_of_both_bottoms() -> None:
+    inputs = {"a": scores(3, 2, 2), "b": scores(3, 4, seed=8)}
+    check_gradient(layer("EuclideanLoss", "a b", "loss_weight: 2.5"), inputs)

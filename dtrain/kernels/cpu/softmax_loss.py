@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, final
+from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dtrain.errors import DataError
 from dtrain.kernels.array import Plain, Shape, SyncedArray
 from dtrain.kernels.backend import Backend
+from dtrain.kernels.cpu.labels import Index, Mask, class_indices
 from dtrain.kernels.cpu.softmax import rows, softmax
-
-Index: TypeAlias = NDArray[np.int64]
 
 
 @final
@@ -41,17 +38,8 @@ class SoftmaxLoss:
         self.smoothing = smoothing
         self.implementation = "numpy"
 
-    def _labels(self, labels: SyncedArray, p: Plain) -> tuple[Index, NDArray[np.bool_]]:
-        """((outer, inner) class indices, which of them count); DataError for a label that is no class."""
-        index = labels.plain().reshape(p.shape[0], p.shape[2]).astype(np.int64)
-        counted = np.ones(index.shape, bool) if self.ignore_label is None else index != self.ignore_label
-        wrong = counted & ((index < 0) | (index >= p.shape[1]))
-        if wrong.any():
-            at = np.argwhere(wrong)[0]
-            raise DataError(
-                f"label of sample {at[0]} of the batch must be in [0, {p.shape[1]}), got {index[tuple(at)]}"
-            )
-        return np.where(counted, index, 0), counted
+    def _labels(self, labels: SyncedArray, p: Plain) -> tuple[Index, Mask]:
+        return class_indices(labels.plain().reshape(p.shape[0], p.shape[2]), p.shape[1], self.ignore_label)
 
     def forward(self, scores: SyncedArray, labels: SyncedArray, prob: SyncedArray) -> tuple[float, int]:
         """Fills `prob`; returns (summed loss, positions counted)."""

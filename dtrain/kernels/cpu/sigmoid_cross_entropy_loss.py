@@ -1,0 +1,49 @@
+"""Cross entropy of the sigmoid of scores and targets in [0, 1], in one stable step."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+
+from dtrain.kernels.array import Plain, Shape, SyncedArray
+from dtrain.kernels.backend import Backend
+from dtrain.kernels.cpu.labels import Mask, integers
+
+
+@final
+class SigmoidCrossEntropyLoss:
+    """-t log p - (1 - t) log(1 - p), p = 1 / (1 + exp(-x)), over the targets that are not ignored.
+
+    A target counts as ignored if cut to an integer it is `ignore_label`, as in Caffe.
+    """
+
+    def __init__(self, backend: Backend, ignore_label: int | None, shape: Shape) -> None:
+        self.ignore_label = ignore_label
+        self.implementation = "numpy"
+
+    def _counted(self, targets: Plain) -> Mask | None:
+        return None if self.ignore_label is None else integers(targets) != self.ignore_label
+
+    def forward(self, scores: SyncedArray, targets: SyncedArray) -> tuple[float, int]:
+        """(summed loss, targets counted)."""
+        x, t = scores.plain(), targets.plain().reshape(scores.shape)
+        loss = np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x)))
+        counted = self._counted(t)
+        if counted is None:
+            return float(loss.sum(dtype=np.float64)), x.size
+        return float(loss[counted].sum(dtype=np.float64)), int(counted.sum())
+
+    def backward(
+        self, scores: SyncedArray, targets: SyncedArray, scores_diff: SyncedArray, scale: float
+    ) -> None:
+        """dx = scale (p - t), zero where the target is ignored."""
+        x, t = scores.plain(), targets.plain().reshape(scores.shape)
+        dx = scores_diff.plain_overwrite()
+        small = np.exp(-np.abs(x))  # never overflows
+        np.divide(np.where(x >= 0, np.ones_like(small), small), 1 + small, out=dx)
+        dx -= t
+        dx *= scale
+        counted = self._counted(t)
+        if counted is not None:
+            dx[~counted] = 0
