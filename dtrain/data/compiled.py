@@ -1,0 +1,31 @@
+"""Loops that LLVM compiles on first use and that run without holding Python's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+from numba import types
+from numba.extending import intrinsic
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile, keep the machine code on disk beside the source, and release the lock while it runs."""
+    return cast(_Function, numba.njit(nogil=True, cache=True)(function))
+
+
+def _pointer(_context: Any, address: Any) -> Any:
+    def generate(_context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], _context.get_value_type(signature.return_type))
+
+    return types.voidptr(address), generate
+
+
+pointer: Any = intrinsic(_pointer)
+"""An integer address as a pointer, inside compiled functions."""
+
+carray: Any = numba.carray  # type: ignore[attr-defined, unused-ignore]  # numba's __init__ names no exports
+"""carray(pointer, shape, dtype): the memory there as an array, inside compiled functions."""

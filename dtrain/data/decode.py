@@ -1,0 +1,58 @@
+"""Encoded images to pixels, by OpenCV as Caffe did: channels in the order blue, green, red."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dtrain.data.record import Pixels
+from dtrain.errors import DataError
+
+Colour = Literal["as stored", "colour", "grey"]
+
+
+@cache
+def opencv() -> Any:
+    """The cv2 module, with its own threads off: the feeder has threads, and ranks share the machine."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    return cv2
+
+
+def decode_image(data: bytes | memoryview | npt.NDArray[np.uint8], colour: Colour, where: str) -> Pixels:
+    """Pixels (C, H, W), uint8, as a view of OpenCV's (H, W, C)."""
+    buffer = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+    cv2 = opencv()
+    flags = {"as stored": cv2.IMREAD_UNCHANGED, "colour": cv2.IMREAD_COLOR, "grey": cv2.IMREAD_GRAYSCALE}
+    try:
+        image = cv2.imdecode(buffer, flags[colour]) if buffer.size else None
+    except cv2.error as error:
+        raise DataError(f"{where}: must be an image that OpenCV decodes, got {error}") from error
+    if image is None:
+        raise DataError(
+            f"{where}: must be an image that OpenCV decodes (JPEG, PNG, BMP, WebP, TIFF), "
+            f"got {buffer.size} bytes that start with {bytes(buffer[:8]).hex(' ') or 'nothing'}"
+        )
+    if image.dtype != np.uint8:
+        raise DataError(
+            f"{where}: image must have 8 bits a channel, got {image.dtype}; set force_color or force_gray"
+        )
+    return as_planes(image)
+
+
+def as_planes(image: npt.NDArray[np.uint8]) -> Pixels:
+    """OpenCV's (H, W) or (H, W, C) as (C, H, W), without a copy."""
+    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+
+
+def resize_image(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Bilinear, as OpenCV does by default."""
+    if pixels.shape[1:] == (height, width):
+        return pixels
+    image = pixels.transpose(1, 2, 0)
+    resized: npt.NDArray[np.uint8] = opencv().resize(np.ascontiguousarray(image), (width, height))
+    return as_planes(resized)

@@ -1,0 +1,32 @@
+"""Fill a part of a batch: the one place where a reader meets a transformer."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dtrain.data.reader import DatumReader, Reader
+from dtrain.data.sampler import Numbers
+from dtrain.data.transformer import Transformer
+from dtrain.errors import DataError
+
+Floats = npt.NDArray[np.float32]
+
+
+def fill(
+    reader: Reader, transformer: Transformer, records: Numbers, samples: Numbers, data: Floats, labels: Floats
+) -> None:
+    """data (N, C, h, w) and labels (N,) or (N, L) <- the records, transformed as those samples."""
+    if isinstance(reader, DatumReader):
+        with reader.datums(records) as values:
+            transformer.apply_datums(values, lambda n: reader.where(int(records[n])), samples, data, labels)
+        return
+    for n in range(len(records)):
+        record = reader.read(int(records[n]))
+        if len(record.labels) != labels[n].size:
+            raise DataError(
+                f"{record.where}: all records must have the same number of labels, "
+                f"got {len(record.labels)} after {labels[n].size}"
+            )
+        labels[n] = record.labels if labels.ndim == 2 else record.labels[0]
+        transformer.apply(record, int(samples[n]), data[n])

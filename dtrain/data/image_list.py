@@ -1,0 +1,84 @@
+"""ImageData's source: a text file with a path and a label on each line."""
+
+from __future__ import annotations
+
+import os
+from typing import final
+
+from dtrain.data.decode import Colour, decode_image, resize_image
+from dtrain.data.reader import Reader
+from dtrain.data.record import Record
+from dtrain.errors import ConfigError, DataError
+
+
+@final
+class ImageListReader(Reader):
+    """Images in the order of the lines, decoded, and resized if new_height and new_width are given."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        root_folder: str = "",
+        new_height: int = 0,
+        new_width: int = 0,
+        is_color: bool = True,
+    ) -> None:
+        if (new_height > 0) != (new_width > 0):
+            raise ConfigError(
+                f"{source}: new_height and new_width must be given together, got {new_height} and {new_width}"
+            )
+        self.name = source
+        self._lines = read_list(source)
+        self._root = root_folder
+        self._size = (new_height, new_width)
+        self._colour: Colour = "colour" if is_color else "grey"
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def read(self, index: int) -> Record:
+        name, label = self._lines[index]
+        path = self._root + name  # Caffe joins them as text, so root_folder ends in a slash
+        pixels = decode_image(read_bytes(path, f"{self.name}:{index + 1}"), self._colour, path)
+        if self._size != (0, 0):
+            pixels = resize_image(pixels, *self._size)
+        return Record(path, (float(label),), pixels)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def read_list(source: str) -> list[tuple[str, int]]:
+    """The lines of a list file: a path, which may contain spaces, then a space and an integer label."""
+    try:
+        with open(source, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise DataError(
+            f"{source}: must be a readable list of `path label` lines, got {error.strerror} "
+            f"(seen from {os.getcwd()})"
+        ) from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    entries = []
+    for number, line in enumerate(lines, 1):
+        path, _, label = line.rstrip().rpartition(" ")
+        if not path or not label.lstrip("-").isdigit():
+            rule = "line must be a path, a space and an integer label"
+            raise DataError(f'{source}:{number}: {rule}, got "{line}"')
+        entries.append((path, int(label)))
+    if not entries:
+        raise DataError(f"{source}: must list at least one image, got an empty file")
+    return entries
+
+
+def read_bytes(path: str, where: str) -> bytes:
+    """A whole image file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise DataError(
+            f"{where}: image must be readable, got {error.strerror} for {path}; check root_folder"
+        ) from error

@@ -1,0 +1,64 @@
+"""What a source of records can do, and which class reads which backend."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import numpy.typing as npt
+
+from dtrain.data.record import Record
+from dtrain.errors import DataError, unknown_name
+
+Indices = npt.NDArray[np.int64]
+
+
+class Reader(ABC):
+    """Records 0..len-1 in an order that never changes; every method may be called from many threads."""
+
+    name: str
+    """The source, as errors name it."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, index: int) -> Record:
+        """The record, whose arrays and bytes stay valid after the reader is closed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the reader holds; calling it again does nothing."""
+
+
+class DatumReader(Reader):
+    """A reader whose records are stored as Datum messages, one after the other in the file's own memory."""
+
+    @abstractmethod
+    def datums(self, indices: Indices) -> AbstractContextManager[Sequence[memoryview]]:
+        """The serialised messages, without a copy: they are valid inside the `with` block only."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """Source and key of a record, for errors."""
+
+
+def open_reader(source: str, backend: str) -> Reader:
+    """Open a database by the name that data_param.backend has: LMDB or ARROW."""
+    # The backends import large libraries; a job loads the one that it reads.
+    if backend == "LMDB":
+        from dtrain.data.lmdb_reader import LmdbReader
+
+        return LmdbReader(source)
+    if backend == "ARROW":
+        from dtrain.data.arrow_reader import ArrowReader
+
+        return ArrowReader(source)
+    if backend == "LEVELDB":
+        raise DataError(
+            f"{source}: backend must be LMDB or ARROW, got LEVELDB (the default when data_param names none); "
+            "write the images into an LMDB with `dtrain convert imageset` and set `backend: LMDB`"
+        )
+    raise DataError(f"{source}: {unknown_name('backend', backend, ('LMDB', 'ARROW', 'LEVELDB'))}")

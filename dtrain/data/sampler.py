@@ -1,0 +1,138 @@
+"""Which records a rank reads, as pure functions of how many samples the whole job has consumed.
+
+A sample number counts the samples that all ranks together have consumed since iteration 0. The samples of a
+step are dealt like cards: sample c + k * size + rank is the rank's k-th. So the job sees one order, whatever
+its size, and a job that resumes after c samples, at any size, goes on with sample c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+
+from dtrain.data.hashing import Words, below, keyed, mix
+
+Numbers = npt.NDArray[np.int64]
+
+_ROUNDS = 8  # a Feistel network is a pseudorandom permutation from 4 rounds on; more for short halves
+
+
+class Draw(NamedTuple):
+    """What one batch on one rank consists of."""
+
+    records: Numbers
+    """Indices into the reader, in the order of the batch."""
+    samples: Numbers
+    """The global number of each sample: what its random crop and mirror depend on."""
+
+
+def local_samples(consumed: int, batch_size: int, rank: int, size: int) -> Numbers:
+    """The sample numbers of the rank's batch when the job has consumed so many."""
+    return consumed + rank + size * np.arange(batch_size, dtype=np.int64)
+
+
+def epoch_of(samples: Numbers, num_records: int) -> tuple[Numbers, Numbers]:
+    """For each sample, how many times the source was read through before it, and its place in that pass."""
+    epochs = samples // num_records
+    return epochs, samples - epochs * num_records
+
+
+def skip_of(rand_skip: int, seed: int) -> int:
+    """Caffe's rand_skip: how many records to pass over at the very start, in [0, rand_skip), on all ranks."""
+    if rand_skip == 0:
+        return 0
+    return int(below(keyed(seed, 0x5C1B), np.array([rand_skip], np.int64))[0])
+
+
+def permuted(positions: Numbers, num_records: int, seed: int, epoch: int) -> Numbers:
+    """Each position's record in the shuffled order of an epoch; computed for those asked for, never stored.
+
+    A Feistel network over the least power of two that holds num_records permutes; what lands beyond the end
+    is sent through again until it lands inside, which happens in less than two passes on average.
+    Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002 (cycle walking).
+    """
+    bits = max((num_records - 1).bit_length(), 2)
+    numbers: Words = np.arange(_ROUNDS, dtype=np.uint64)
+    keys = mix(np.add(keyed(seed, epoch), numbers, dtype=np.uint64))
+    values = _feistel(positions.astype(np.uint64), bits, keys)
+    limit = np.uint64(num_records)
+    outside = np.flatnonzero(values >= limit)
+    while outside.size:
+        values[outside] = _feistel(values[outside], bits, keys)
+        outside = outside[values[outside] >= limit]
+    return values.astype(np.int64)
+
+
+def _feistel(values: Words, bits: int, keys: Words) -> Words:
+    """A bijection of [0, 2^bits) in two parts, which trade places every round and may differ by one bit."""
+    left_bits, right_bits = bits // 2, bits - bits // 2
+    left = values >> np.uint64(right_bits)
+    right = values & np.uint64((1 << right_bits) - 1)
+    for key in keys:
+        mixed = mix(right ^ key) & np.uint64((1 << left_bits) - 1)
+        left, right = right, left ^ mixed
+        left_bits, right_bits = right_bits, left_bits
+    return (left << np.uint64(right_bits)) | right
+
+
+def records_of(samples: Numbers, num_records: int, shuffle_seed: int | None, skip: int = 0) -> Numbers:
+    """The record behind each sample: in the source's order, or shuffled anew every epoch."""
+    epochs, positions = epoch_of(samples + skip, num_records)
+    if shuffle_seed is None:
+        return positions
+    records = np.empty_like(positions)
+    for epoch in np.unique(epochs).tolist():
+        inside = epochs == epoch
+        records[inside] = permuted(positions[inside], num_records, shuffle_seed, epoch)
+    return records
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrainSchedule:
+    """The rank's batches after `consumed` samples, batch 0 being the first of them."""
+
+    num_records: int
+    batch_size: int
+    rank: int = 0
+    size: int = 1
+    consumed: int = 0
+    shuffle_seed: int | None = None
+    skip: int = 0
+
+    def __call__(self, n: int) -> Draw:
+        consumed = self.consumed + n * self.batch_size * self.size
+        samples = local_samples(consumed, self.batch_size, self.rank, self.size)
+        return Draw(records_of(samples, self.num_records, self.shuffle_seed, self.skip), samples)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TestSchedule:
+    """The batches of test passes, dealt to the ranks: global batch b of a pass belongs to rank b mod size.
+
+    A pass is test_iter batches, whatever the size; the next pass goes on where the last one stopped, as
+    Caffe's does. The source is read in its order, from the start again after the end.
+    """
+
+    __test__ = False  # a name that pytest would otherwise collect
+
+    num_records: int
+    batch_size: int
+    test_iter: int
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def batches(self) -> int:
+        """How many of a pass's batches are this rank's; may be 0."""
+        return len(range(self.rank, self.test_iter, self.size))
+
+    def __call__(self, n: int) -> Draw:
+        passes, turn = divmod(n, self.batches)
+        batch = passes * self.test_iter + self.rank + turn * self.size
+        samples = batch * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        return Draw(samples % self.num_records, samples)

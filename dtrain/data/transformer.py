@@ -1,0 +1,179 @@
+"""From records to the float32 images of a batch: decode, crop, mirror, subtract the mean, scale.
+
+Source: the semantics of Caffe's DataTransformer. What is random is a function of the seed and the sample's
+global number only, so it is the same on any number of threads and ranks and after any resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from dtrain.data import datum_scan as columns
+from dtrain.data.datum import check_count, check_shape, decode_datum
+from dtrain.data.datum_scan import addresses_of, scan
+from dtrain.data.decode import decode_image
+from dtrain.data.hashing import below, keyed, mix
+from dtrain.data.record import Pixels, Record
+from dtrain.data.transform_kernels import Floats, interleaved, planar, planar_from_memory
+from dtrain.data.transform_settings import TransformSettings
+from dtrain.errors import DataError
+
+Numbers = npt.NDArray[np.int64]
+Shape = tuple[int, int, int]
+
+_MIRROR, _TOP, _LEFT = np.arange(3, dtype=np.uint64)  # which of a sample's random numbers is which
+
+
+@final
+class Transformer:
+    """Writes images into float32 arrays (C, h, w); safe to use from many threads."""
+
+    def __init__(self, settings: TransformSettings, where: str) -> None:
+        self.settings = settings
+        self._where = where
+        self._key = keyed(settings.seed, 0x7F0A)
+
+    def output_shape(self, record: Record) -> Shape:
+        """(C, h, w) of the image that this record becomes."""
+        channels, height, width = self._decoded(record).shape
+        output = (channels, self.settings.crop_h or height, self.settings.crop_w or width)
+        self._check((channels, height, width), output, record.where)
+        return output
+
+    def apply(self, record: Record, sample: int, out: Floats) -> None:
+        """out (C, h, w) <- the transformed image, drawn as that sample's."""
+        self._write(self._decoded(record), sample, out, record.where)
+
+    def apply_datums(
+        self,
+        values: Sequence[memoryview],
+        where: Callable[[int], str],
+        samples: Numbers,
+        out: Floats,
+        labels: Floats,
+    ) -> None:
+        """`apply` for serialised Datum messages: out (N, C, h, w), labels (N,).
+
+        Raw uint8 pixels of one shape are read where they lie, all in one call; the rest goes one by one.
+        `where(n)` names the n-th message.
+        """
+        addresses, lengths = addresses_of(values)
+        table = np.empty((len(values), columns.COLUMNS), np.int64)
+        scan(addresses, lengths, table)
+        labels[:] = table[:, columns.LABEL]
+        shapes = table[:, columns.CHANNELS : columns.WIDTH + 1]
+        counts = shapes.prod(axis=1)
+        raw = (
+            (table[:, columns.OK] == 1)
+            & (table[:, columns.ENCODED] == 0)
+            & (counts > 0)
+            & (table[:, columns.DATA_BYTES] == counts)
+        )
+        if raw.all() and (shapes == shapes[0]).all():
+            channels, height, width = shapes[0].tolist()
+            shape = (channels, height, width)
+            self._check(shape, out.shape[1:], where(0))
+            tops, lefts, mirrors = self._draw(samples, shape, out.shape[1:])
+            mean_image, means = self.settings.mean_image, self._means(shape[0])
+            planar_from_memory(
+                addresses, table, tops, lefts, mirrors, mean_image, means, self.settings.scale, out
+            )
+            return
+        for n, value in enumerate(values):
+            name = where(n)
+            self._write(self._pixels(value, table[n], name), int(samples[n]), out[n], name)
+
+    def _pixels(self, value: memoryview, fields: Numbers, where: str) -> Pixels:
+        """What `decode_datum` and `_decoded` make of a message, without copying its data."""
+        start, size = int(fields[columns.DATA_START]), int(fields[columns.DATA_BYTES])
+        if not fields[columns.OK] or size == 0:
+            return self._decoded(decode_datum(bytes(value), where))
+        data = np.frombuffer(value, np.uint8, size, start)
+        if fields[columns.ENCODED]:
+            return decode_image(data, self.settings.colour, where)
+        channels, height, width = fields[columns.CHANNELS : columns.WIDTH + 1].tolist()
+        shape = (channels, height, width)
+        check_count("bytes of data", size, shape, check_shape(shape, where), where)
+        return data.reshape(shape)
+
+    def _decoded(self, record: Record) -> Pixels:
+        if record.pixels is not None:
+            return record.pixels
+        assert record.encoded is not None
+        return decode_image(record.encoded, self.settings.colour, record.where)
+
+    def _write(self, pixels: Pixels, sample: int, out: Floats, where: str) -> None:
+        shape = (pixels.shape[0], pixels.shape[1], pixels.shape[2])
+        self._check(shape, out.shape, where)
+        tops, lefts, mirrors = self._draw(np.array([sample]), shape, out.shape)
+        mean_image, means = self.settings.mean_image, self._means(shape[0])
+        place = int(tops[0]), int(lefts[0]), bool(mirrors[0])
+        if (
+            shape[0] == 3
+            and pixels.strides[0] == pixels.itemsize
+            and pixels.strides[2] == 3 * pixels.itemsize
+        ):
+            interleaved(pixels.transpose(1, 2, 0), *place, mean_image, means, self.settings.scale, out)
+        else:
+            planes = np.ascontiguousarray(pixels)
+            planar(planes, *place, mean_image, means, self.settings.scale, out)
+
+    def _draw(
+        self, samples: Numbers, shape: Shape, out_shape: tuple[int, ...]
+    ) -> tuple[Numbers, Numbers, npt.NDArray[np.bool_]]:
+        """Top, left and mirror of each sample's window in an image of that shape."""
+        settings, num = self.settings, len(samples)
+        spare_h, spare_w = shape[1] - out_shape[1], shape[2] - out_shape[2]
+        crops_at_random = settings.train and (spare_h > 0 or spare_w > 0)
+        words = mix(samples.astype(np.uint64) ^ self._key) if settings.mirror or crops_at_random else None
+        if words is not None and settings.mirror:
+            mirrors = (mix(words ^ _MIRROR) >> np.uint64(63)).astype(np.bool_)
+        else:
+            mirrors = np.zeros(num, np.bool_)
+        if words is None or not crops_at_random:
+            return np.full(num, spare_h // 2), np.full(num, spare_w // 2), mirrors
+        tops = below(mix(words ^ _TOP), np.array([spare_h + 1]))
+        lefts = below(mix(words ^ _LEFT), np.array([spare_w + 1]))
+        return tops, lefts, mirrors
+
+    def _means(self, channels: int) -> Floats:
+        values = np.array(self.settings.mean_values or (0.0,), np.float32)
+        return np.repeat(values, channels) if len(values) == 1 else values
+
+    def _check(self, shape: Shape, out_shape: tuple[int, ...], where: str) -> None:
+        """Raise unless an image of that shape gives an output of that shape under these settings."""
+        settings = self.settings
+        channels, height, width = shape
+        if settings.crop_h > height or settings.crop_w > width:
+            raise DataError(
+                f"{self._where}: crop must be at most the image's height x width, "
+                f"got {settings.crop_h} x {settings.crop_w} for {height} x {width} in {where}; "
+                "lower crop_size, or convert the source with larger images"
+            )
+        if settings.mean_image.size and settings.mean_image.shape != shape:
+            raise DataError(
+                f"{self._where}: mean_file must have the shape of the images, "
+                f"got {_by(settings.mean_image.shape)} for {_by(shape)} in {where}; "
+                "compute the mean of this source with `dtrain convert mean`, "
+                "or give mean_value"
+            )
+        if len(settings.mean_values) not in (0, 1, channels):
+            raise DataError(
+                f"{self._where}: mean_value must be given once or once a channel, "
+                f"got {len(settings.mean_values)} values for {channels} channels in {where}"
+            )
+        expected = (channels, settings.crop_h or height, settings.crop_w or width)
+        if expected != tuple(out_shape):
+            raise DataError(
+                f"{self._where}: all images of a source must give the same shape, "
+                f"got {_by(expected)} after {_by(out_shape)} in {where}; "
+                "set crop_size, resize when converting, or set force_color or force_gray"
+            )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(extent) for extent in shape)
