@@ -1,9 +1,9 @@
 """Runs tests that are marked with a number of ranks under mpirun, each on all of its ranks.
 
 `@pytest.mark.world_size(2)` or `@pytest.mark.world_size(1, 2, 4)`: one test, or one for each size. All tests
-of one file and one size share one mpirun. Each rank writes its reports to a file; a test passes when it passed
-on every rank, and a failure on any rank ends that mpirun (the others may wait for that rank), after which the
-rest of the group starts afresh.
+of one file and size share one mpirun. Each rank writes its reports to a file. A test passes when it did on
+each rank. A failure on one rank ends that mpirun, since others may wait for it; the rest of the group then
+starts afresh.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from dtrain.comm.communicator import Communicator
 from dtrain.comm.launcher import declared
 from dtrain.comm.single import SingleCommunicator
 
-ROOT = Path(__file__).parents[1]
 REPORTS = "DTRAIN_TEST_REPORTS"  # set in ranks: the folder for their reports
 START_S, TEST_S = 60.0, 60.0  # longest start of a group and longest test, before the group is killed
 Reports = list[dict[str, Any]]
@@ -114,6 +113,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for data in groups[key][item.nodeid]:
         report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+        if isinstance(report.longrepr, list):  # a skip's place and reason, which JSON made a list
+            report.longrepr = tuple(report.longrepr)
         item.ihook.pytest_runtest_logreport(report=report)
     item.session._setupstate.teardown_exact(nextitem)  # what the test before this one left for this module
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -125,7 +126,7 @@ def run_group(config: pytest.Config, ids: list[str], size: int) -> dict[str, Rep
     decided: dict[str, Reports] = {}
     while remaining := [nodeid for nodeid in ids if nodeid not in decided]:
         with tempfile.TemporaryDirectory() as folder:
-            output, status = launch(remaining, size, folder)
+            output, status = launch(config.rootpath, remaining, size, folder)
             ranks = [read_reports(Path(folder, f"{rank}.jsonl")) for rank in range(size)]
         undecided = []
         for nodeid in remaining:
@@ -141,14 +142,16 @@ def run_group(config: pytest.Config, ids: list[str], size: int) -> dict[str, Rep
     return decided
 
 
-def launch(ids: list[str], size: int, folder: str) -> tuple[str, int]:
+def launch(root: Path, ids: list[str], size: int, folder: str) -> tuple[str, int]:
     mpirun = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert mpirun is not None, "tests with ranks need an mpirun; pip install -e '.[mpi,dev]'"
-    command = [mpirun, "-n", str(size), sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ids]
+    # capture=sys leaves the standard error of the process to the stall watch and its witness
+    options = ["-q", "-p", "no:cacheprovider", "--capture=sys"]
+    command = [mpirun, "-n", str(size), sys.executable, "-m", "pytest", *options, *ids]
     environment = {**os.environ, REPORTS: folder, "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as out:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=root, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             status = process.wait(START_S + TEST_S * len(ids))
@@ -171,13 +174,15 @@ def read_reports(file: Path) -> dict[str, Reports]:
 def verdict(ranks: list[Reports]) -> Reports:
     """The first failed rank's reports, or those of rank 0 if all ranks have finished; else none."""
     for rank, reports in enumerate(ranks):
-        if any(report["outcome"] == "failed" for report in reports):
-            reports[-1]["sections"].append(["rank", f"failed on rank {rank} of {len(ranks)}"])
-            return reports
+        for report in reports:
+            if report["outcome"] == "failed":
+                report["sections"].append(["Rank", f"failed on rank {rank} of {len(ranks)}"])
+                return reports
     finished = all(reports and reports[-1]["when"] == "teardown" for reports in ranks)
     return ranks[0] if finished else []
 
 
 def failure(config: pytest.Config, nodeid: str, text: str) -> dict[str, Any]:
-    report = pytest.TestReport(nodeid, (nodeid, None, nodeid), {}, "failed", text, "call")
+    file, name = nodeid.split("::", 1)
+    report = pytest.TestReport(nodeid, (file, 0, name), {}, "failed", text, "call")
     return dict(config.hook.pytest_report_to_serializable(config=config, report=report))

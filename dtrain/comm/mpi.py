@@ -79,7 +79,7 @@ class MpiCommunicator(Communicator):
         self.world.Barrier()  # from here on a rank that dies is named
 
     def allocate(self, count: int, dtype: npt.DTypeLike = np.float32) -> Array:
-        self._begin("allocate", f"{np.dtype(dtype)}[{count}]")
+        self._begin("allocate", None, f"{np.dtype(dtype)}[{count}]")
         if self.sliced is None:
             return aligned_zeros(count, dtype)
         array = self.sliced.allocate(count, dtype)
@@ -94,8 +94,9 @@ class MpiCommunicator(Communicator):
 
     def allreduce(self, array: Array, label: str = "") -> Ticket:
         place = self.sliced.place(array) if self.sliced else None
-        where = f" in window {place[0]} at {place[1]}" if place else ""
-        ticket = Ticket(self._begin("allreduce", _describe(array) + where, label))
+        label = label or "allreduce"
+        where = f"window {place[0]} at {place[1]}" if place else "own memory"
+        ticket = Ticket(self._begin("allreduce", array, where, label))
         test: Test
         if self.sliced and place:
             test = partial(self.sliced.done, self.sliced.enqueue(array, place))
@@ -106,8 +107,8 @@ class MpiCommunicator(Communicator):
 
     def wait(self, ticket: Ticket) -> None:
         if ticket in self.pending:
-            test, array, label = self.pending[ticket]
-            self._complete(test, ticket, label or f"allreduce of {_describe(array)}")
+            test, _, label = self.pending[ticket]
+            self._complete(test, ticket, label)
             self.pending.pop(ticket, None)
 
     def poll(self) -> None:
@@ -118,8 +119,8 @@ class MpiCommunicator(Communicator):
             del self.pending[ticket]
 
     def broadcast(self, array: Array, root: int = 0) -> None:
-        number = self._begin("broadcast", f"{_describe(array)} from rank {root}")
-        self._complete(self.world.Ibcast(array, root).Test, number, f"broadcast of {_describe(array)}")
+        number = self._begin("broadcast", array, f"from rank {root}")
+        self._complete(self.world.Ibcast(array, root).Test, number, "broadcast")
 
     def allgather_object(self, obj: object) -> list[Any]:
         self._begin("allgather_object")
@@ -145,13 +146,15 @@ class MpiCommunicator(Communicator):
             if group != MPI.COMM_NULL:
                 group.Free()
 
-    def _begin(self, kind: str, arguments: str = "", label: str = "") -> int:
+    def _begin(self, kind: str, array: Array | None = None, details: str = "", label: str = "") -> int:
         """Number a collective; the first ones are compared over the ranks before they start."""
         self.issued += 1
-        label = label or f"{kind} {arguments}".strip()
-        self.board.enter(self.issued, label)
+        assert array is None or array.flags.c_contiguous, "a collective works on contiguous memory"
+        self.board.enter(self.issued, label or kind)
         if self.issued <= CHECKED_COLLECTIVES:
-            calls = self._gather(self.world, f"{kind} {arguments}".strip(), label)
+            what = "" if array is None else f"{array.dtype}{list(array.shape)}"
+            call = " ".join(part for part in (kind, what, details) if part)
+            calls = self._gather(self.world, call, label or kind)
             for rank, call in enumerate(calls):
                 if call != calls[0]:
                     raise AgreedError(
@@ -272,8 +275,3 @@ class MpiCommunicator(Communicator):
 
 def _nothing() -> None:
     pass
-
-
-def _describe(array: Array) -> str:
-    assert array.flags.c_contiguous, "a collective works on contiguous memory"
-    return f"{array.dtype}{list(array.shape)}"

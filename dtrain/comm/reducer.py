@@ -10,6 +10,8 @@ from typing import final
 from dtrain.comm.communicator import Array, Communicator, Ticket
 
 BUCKET_BYTES = 8 << 20
+"""From 4 to 60 MB made no measurable difference (2 ranks, 240 MB of gradients). Small buckets
+stay in cache, and let machines exchange the first while backward computes the last."""
 
 
 @final
@@ -63,8 +65,9 @@ class Reducer:
         self.bucket_of_param = [b for b, bucket in enumerate(self.buckets) for _ in range(bucket.num_params)]
         self.missing = [bucket.num_params for bucket in self.buckets]
         self.tickets: list[Ticket] = []
+        self.spent_s = 0.0
         self.exposed_s = 0.0
-        """Seconds that the last `finish` took: communication that backward did not hide."""
+        """Seconds of the last iteration that went into summing and waiting instead of backward."""
         self.exposed_s_total = 0.0
         self.reduced_bytes_total = 0
 
@@ -72,17 +75,21 @@ class Reducer:
         """Parameter i's gradient is final in this iteration."""
         if not self.buckets:
             return
+        begin = time.perf_counter()
         bucket = self.bucket_of_param[i]
         self.missing[bucket] -= 1
         assert self.missing[bucket] >= 0, f"parameter {i} was ready twice in one iteration"
         while len(self.tickets) < len(self.buckets) and self.missing[len(self.tickets)] == 0:
             self._fire(len(self.tickets))
         self.comm.poll()
+        self.spent_s += time.perf_counter() - begin
 
     def poll(self) -> None:
         """Called between layers: communication moves on only while someone asks it to."""
         if self.tickets:
+            begin = time.perf_counter()
             self.comm.poll()
+            self.spent_s += time.perf_counter() - begin
 
     def finish(self) -> None:
         """Return when the whole of `diff` is summed; the next iteration may begin."""
@@ -92,8 +99,9 @@ class Reducer:
         begin = time.perf_counter()
         for ticket in self.tickets:
             self.comm.wait(ticket)
-        self.exposed_s = time.perf_counter() - begin
+        self.exposed_s = self.spent_s + time.perf_counter() - begin
         self.exposed_s_total += self.exposed_s
+        self.spent_s = 0.0
         self.tickets = []
         self.missing = [bucket.num_params for bucket in self.buckets]
 

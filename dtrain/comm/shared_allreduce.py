@@ -136,11 +136,12 @@ def _sum(replicas: list[Array], *, spread: bool) -> None:
     """replicas[0] <- sum in rank order, chunk by chunk, and with `spread` the others too."""
     first, *others = replicas
     step = max(1, CHUNK_BYTES // first.itemsize)
-    for start in range(0, first.size, step):
-        chunk = slice(start, start + step)
-        total = first[chunk]
-        for other in others:
-            total += other[chunk]
-        if spread:
+    with np.errstate(over="ignore", invalid="ignore"):  # the solver judges infinite gradients, as with MPI
+        for start in range(0, first.size, step):
+            chunk = slice(start, start + step)
+            total = first[chunk]
             for other in others:
-                other[chunk] = total
+                total += other[chunk]
+            if spread:
+                for other in others:
+                    other[chunk] = total

@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 from dtrain.comm.abort import agree, ending_together
+from dtrain.comm.communicator import Communicator
 from dtrain.comm.launcher import connect
 from dtrain.errors import ConfigError
 
@@ -36,8 +37,17 @@ def fail(mode: str) -> None:
             sleep_in_layer()
 
 
-def main(mode: str) -> None:
-    comm = connect()
+def join(machines: bool) -> Communicator:
+    """All ranks of the job; with `machines`, as if every rank ran on one of its own."""
+    if not machines:
+        return connect()
+    from dtrain.comm.mpi import MpiCommunicator
+
+    return MpiCommunicator(warn_s=1.0, abort_s=3.0, machine_size=1)
+
+
+def main(mode: str, machines: bool) -> None:
+    comm = join(machines)
     with ending_together(comm):
         comm.note("forward")
         diff = comm.allocate(1000)
@@ -56,4 +66,4 @@ def main(mode: str) -> None:
         comm.close()
 
 
-main(sys.argv[1])
+main(sys.argv[1], "machines" in sys.argv)

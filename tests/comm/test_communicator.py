@@ -145,7 +145,7 @@ def test_a_shape_that_differs_is_told_with_both_ranks(comm: Communicator) -> Non
 
     fresh = MpiCommunicator()
     with pytest.raises(
-        CommError, match=r"allreduce float64\[3\] at rank 0 and allreduce float64\[4\] at rank 1"
+        CommError, match=r"float64\[3\] own memory at rank 0 and allreduce float64\[4\] own memory at rank 1"
     ):
         fresh.allreduce(np.zeros(3 + (fresh.rank > 0)))
     array = np.zeros(2, np.int64)

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).with_name("failing_rank.py")
 WARN_S, ABORT_S, START_S = 1.0, 3.0, 15.0
 
 
-def run_job(mode: str, size: int = 2) -> tuple[int, str, float]:
+def run_job(mode: str, size: int = 2, *more: str) -> tuple[int, str, float]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     mpirun = shutil.which("mpirun", path=path)
     assert mpirun is not None
@@ -25,7 +25,7 @@ def run_job(mode: str, size: int = 2) -> tuple[int, str, float]:
         "DTRAIN_STALL_WARN_S": str(WARN_S),
         "DTRAIN_STALL_ABORT_S": str(ABORT_S),
     }
-    command = [mpirun, "-n", str(size), sys.executable, str(SCRIPT), mode]
+    command = [mpirun, "-n", str(size), sys.executable, str(SCRIPT), mode, *more]
     begin = time.monotonic()
     run = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
@@ -62,9 +62,9 @@ def test_a_user_error_has_no_traceback() -> None:
     assert "Traceback" not in run_job("user")[1]
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_a_stuck_rank_is_named_with_its_stack_and_the_job_is_ended(size: int) -> None:
-    status, output, seconds = run_job("sleep", size)
+@pytest.mark.parametrize(("size", "where"), [(2, "one machine"), (4, "one machine"), (3, "machines")])
+def test_a_stuck_rank_is_named_with_its_stack_and_the_job_is_ended(size: int, where: str) -> None:
+    status, output, seconds = run_job("sleep", size, where)
     assert status != 0
     assert ABORT_S < seconds < START_S + ABORT_S
     assert re.search(
@@ -99,4 +99,4 @@ def test_an_agreed_error_is_printed_once(mode: str, told: str) -> None:
 def test_a_mismatch_of_shapes_is_printed_once() -> None:
     status, output, _ = run_job("mismatch")
     assert status != 0
-    assert output.count("allreduce float64[3] at rank 0 and allreduce float64[4] at rank 1") == 1
+    assert output.count("float64[3] own memory at rank 0 and allreduce float64[4] own memory at rank 1") == 1
