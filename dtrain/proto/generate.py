@@ -1,7 +1,7 @@
 """Write dtrain_pb2.py and dtrain_pb2.pyi from dtrain.proto: `python -m dtrain.proto.generate`.
 
 The generated module loads on no protobuf older than its compiler's. The one checked in was written by
-grpcio-tools 1.71.2, so that it loads on protobuf 5.29 and all later ones; a newer compiler raises that floor.
+grpcio-tools 1.72.2, so that it loads on protobuf 6.30 and all later ones; a newer compiler raises that floor.
 """
 
 from __future__ import annotations

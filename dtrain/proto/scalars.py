@@ -13,7 +13,7 @@ from dtrain.proto.schema import INT_RANGES, Field, Type
 
 _TRUE = frozenset({"true", "True", "t"})
 _FALSE = frozenset({"false", "False", "f"})
-_FLOAT_MAX = float.fromhex("0x1.fffffep127")
+_FLOAT_LIMIT = 2.0**128 - 2.0**103  # from here on a number rounds to infinity in 32 bits
 
 
 def scalar(field: Field, token: Token, negative: bool) -> int | float | bool:
@@ -32,7 +32,7 @@ def scalar(field: Field, token: Token, negative: bool) -> int | float | bool:
         if value is not None and math.isinf(value) and token.kind == "number":
             raise ValueError(f"{field.name} must be {field.rule}, got {shown}, which is out of range")
         limited = value is not None and field.type == Type.TYPE_FLOAT and math.isfinite(value)
-        if limited and value is not None and abs(value) > _FLOAT_MAX:
+        if limited and value is not None and abs(value) >= _FLOAT_LIMIT:
             raise ValueError(
                 f"{field.name} must be {field.rule} of 32 bits, got {shown}, which is out of range"
             )

@@ -37,6 +37,15 @@ class SourceMap:
         file = self.file or "<text>"
         return f"{file}:{line}" if line else file
 
+    def below(self, prefix: Sequence[str | int]) -> SourceMap:
+        """The lines of the element at `prefix`, by their paths within it."""
+        inner = SourceMap(self.file)
+        depth = len(prefix)
+        for path, line in self._lines.items():
+            if path[:depth] == tuple(prefix):
+                inner.add(path[depth:], line)
+        return inner
+
     def move(self, moves: Mapping[Path, Path | None]) -> None:
         """Rename path prefixes, all at once; None drops what is below. For upgrades that move layers."""
         moved: dict[Path, int] = {}

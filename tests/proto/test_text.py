@@ -85,6 +85,7 @@ def test_integers_are_decimal_hexadecimal_or_octal(literal: str, value: int) -> 
         ("1.5E-3", 0.0015),
         ("0.5f", 0.5),
         ("3F", 3.0),
+        ("3.4028235e38", 3.4028235e38),
         ("inf", math.inf),
         ("-inf", -math.inf),
         ("Infinity", math.inf),
