@@ -48,7 +48,8 @@ class Scope:
     """What the layers of one net share: where the net runs, as which rank, and how far it has come.
 
     `passes` counts the forward passes of the net; what a layer draws at random is a function of
-    (seed, layer name, passes, index of the sample in the whole job's stream).
+    (seed, layer name, passes, index of the sample in the whole job's stream). `test_iter` is the number of
+    batches in one pass over a test net, all ranks together.
     """
 
     backend: Backend
@@ -57,6 +58,7 @@ class Scope:
     size: int = 1
     seed: int = 0
     passes: int = 0
+    test_iter: int = 0
     is_partial: bool = False  # the present pass runs some of the layers only, so nothing may be fused
     rng: np.random.Generator = field(default_factory=np.random.default_rng)  # for fillers
 
@@ -122,6 +124,10 @@ class Layer(ABC):
         """Whether the net's force_backward may ask for this bottom's diff: not for a loss layer's labels."""
         return True
 
+    def statistics(self) -> Blobs:
+        """Those of the blobs that forward itself changes, each rank its own: the solver averages them."""
+        return []
+
     def bytes_held(self) -> int:
         """Memory that the layer holds beside its blobs, for the memory report."""
         return 0
@@ -144,9 +150,13 @@ class Layer(ABC):
         self.param_propagate_down.append(True)
         return blob
 
-    def random_key(self) -> int:
-        """64 bits for this layer's draws in this forward pass: the same on every rank."""
-        words = [self.scope.seed & 0xFFFFFFFF, self.scope.passes & 0xFFFFFFFF, *self.name.encode()]
+    def random_key(self, seed: int | None = None) -> int:
+        """64 bits for this layer's draws in this forward pass: the same on every rank.
+
+        `seed` takes the place of the net's.
+        """
+        start = self.scope.seed if seed is None else seed
+        words = [start & 0xFFFFFFFF, self.scope.passes & 0xFFFFFFFF, *self.name.encode()]
         return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
 
     def error(self, message: str, *path: str | int) -> ConfigError:
