@@ -47,6 +47,10 @@ class SyncedArray(ABC):
         """Room for all values in Caffe's order, contents undefined; the plain side becomes the newest."""
 
     @abstractmethod
+    def take(self, plain: Plain) -> None:
+        """Take the values of `plain`, which must not change until the next call: its buffer may be used."""
+
+    @abstractmethod
     def clear(self) -> None:
         """Make every value zero, at no cost until somebody looks."""
 

@@ -213,13 +213,12 @@ class CpuArray(CpuStorage):
     def view(self, shape: Shape) -> CpuView:
         return CpuView(self, shape)
 
-    def point_to(self, plain: Plain) -> None:
-        """Use the caller's buffer (same shape and type, contiguous) as the plain side, values included."""
-        assert plain.shape == self.shape
-        assert plain.dtype == self.dtype
-        assert plain.flags.c_contiguous
-        assert self.layout is None
-        assert not self._is_bound
+    def take(self, plain: Plain) -> None:
+        assert plain.shape == self.shape, "the caller reshapes the array first"
+        if self.layout is not None or self._is_bound or plain.dtype != self.dtype:
+            self.plain_overwrite()[...] = plain
+            return
+        assert plain.flags.c_contiguous, "a buffer is used as it lies"
         self._plain = plain
         self._repoint(plain)
         self._newest = BOTH
@@ -351,6 +350,9 @@ class CpuView(CpuStorage):
 
     def plain_overwrite(self) -> Plain:
         return self.base.plain_overwrite().reshape(self.shape)
+
+    def take(self, plain: Plain) -> None:
+        self.base.take(plain.reshape(self.base.shape))
 
     def clear(self) -> None:
         self.base.clear()

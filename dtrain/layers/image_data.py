@@ -1,0 +1,38 @@
+"""ImageData: image files named in a list with their labels. Source: Caffe's ImageDataLayer."""
+
+from __future__ import annotations
+
+from typing import final
+
+from dtrain.data.image_list import ImageListReader
+from dtrain.data.reader import Reader
+from dtrain.layers.record_layer import RecordLayer
+
+
+@final
+class ImageData(RecordLayer):
+    """Images in the order of the list, or, with `shuffle`, in a new order every epoch."""
+
+    type_name = "ImageData"
+
+    def open(self) -> Reader:
+        param = self.spec.image_data_param
+        if not param.source:
+            raise self.bad_param(("image_data_param", "source"), "the path of a list file", "none")
+        for name in ("short_side", "min_height", "min_width"):
+            if getattr(param, name):
+                raise self.bad_param(
+                    ("image_data_param", name), "absent; give new_height and new_width", getattr(param, name)
+                )
+        self.batch_size = param.batch_size
+        self.prefetch = 4
+        self.num_threads = param.threads if param.HasField("threads") else 1
+        self.rand_skip = param.rand_skip
+        self.shuffle = param.shuffle
+        return ImageListReader(
+            param.source,
+            root_folder=param.root_folder,
+            new_height=param.new_height,
+            new_width=param.new_width,
+            is_color=param.is_color,
+        )

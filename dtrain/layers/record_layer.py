@@ -1,0 +1,130 @@
+"""What layers that read records share: a reader, a transformer, and threads that stay ahead of the step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from dtrain.data.feeder import Feeder, Schedule
+from dtrain.data.reader import Reader
+from dtrain.data.sampler import TestSchedule, TrainSchedule, skip_of
+from dtrain.data.transform_settings import TransformSettings
+from dtrain.data.transformer import Transformer
+from dtrain.errors import DataError
+from dtrain.layers.data_source import DataSource
+from dtrain.layers.layer import Blobs, Count
+
+
+class RecordLayer(DataSource):
+    """top[0] (N, C, H, W) the transformed images, top[1], if wanted, (N,) their labels.
+
+    Sample i of the job's stream goes to rank i mod size. batch_size is per rank.
+    """
+
+    num_tops = Count(1, 2)
+
+    reader: Reader
+    prefetch: int
+    num_threads: int
+    rand_skip: int
+    shuffle: bool
+
+    @abstractmethod
+    def open(self) -> Reader:
+        """The source that the layer's message names; also sets batch_size, prefetch and the like."""
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        self.waited_s = 0.0
+        self._served = 0  # local batches since the last seek
+        self._consumed = 0  # where the last seek went
+        self._feeder: Feeder | None = None
+        self.reader = self.open()
+        if len(self.reader) == 0:
+            raise DataError(
+                f"{self.told()}: source must hold at least one record, got {self.reader.name}, empty"
+            )
+        if self.batch_size < 1:
+            raise self.error(f"batch_size must be at least 1, got {self.batch_size}")
+        settings = TransformSettings.from_param(
+            self.spec.transform_param,
+            train=self.is_training,
+            seed=self.scope.seed,
+            where=f'{self.where("transform_param")}: layer "{self.name}" ({self.spec.type})',
+        )
+        self.transformer = Transformer(settings, self.told())
+        first = self.reader.read(0)
+        self.image_shape = self.transformer.output_shape(first)
+        self.label_shape = () if len(first.labels) == 1 else (len(first.labels),)
+
+    def told(self) -> str:
+        """The layer as errors name it."""
+        return f'{self.where()}: layer "{self.name}" ({self.spec.type})'
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        top[0].reshape((self.batch_size, *self.image_shape))
+        if len(top) > 1:
+            top[1].reshape((self.batch_size, *self.label_shape))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        if self._feeder is None:
+            self._feeder = Feeder(
+                self.reader,
+                self.transformer,
+                self._schedule(),
+                batch_size=self.batch_size,
+                prefetch=self.prefetch,
+                threads=self.num_threads,
+                name=self.name,
+            )
+        batch = self._feeder.next()
+        self.waited_s += self._feeder.wait_s
+        self._served += 1
+        top[0].data.take(batch.data)
+        if len(top) > 1:
+            top[1].data.take(batch.labels)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """There is nothing to propagate to."""
+
+    def _schedule(self) -> Schedule:
+        """This rank's batches from the position of the last seek on."""
+        scope = self.scope
+        if not scope.is_training and scope.test_iter:
+            test = TestSchedule(
+                num_records=len(self.reader),
+                batch_size=self.batch_size,
+                test_iter=scope.test_iter,
+                rank=scope.rank,
+                size=scope.size,
+            )
+            passes = self._consumed // (scope.test_iter * self.batch_size)
+            return lambda n: test(n + passes * test.batches)
+        return TrainSchedule(
+            num_records=len(self.reader),
+            batch_size=self.batch_size,
+            rank=scope.rank,
+            size=scope.size,
+            consumed=self._consumed,
+            shuffle_seed=scope.seed if self.shuffle else None,
+            skip=skip_of(self.rand_skip, scope.seed),
+        )
+
+    def position(self) -> int:
+        scope = self.scope
+        if not scope.is_training and scope.test_iter:
+            mine = len(range(scope.rank, scope.test_iter, scope.size))
+            passes = self._served // mine if mine else 0
+            return self._consumed + passes * scope.test_iter * self.batch_size
+        return self._consumed + self._served * self.batch_size * scope.size
+
+    def seek(self, samples: int) -> None:
+        self._consumed = samples
+        self._served = 0
+        if self._feeder is not None:
+            self._feeder.close()
+            self._feeder = None
+
+    def close(self) -> None:
+        """End the threads and give back the source."""
+        self.seek(self.position())
+        self.reader.close()
