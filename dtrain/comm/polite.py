@@ -26,3 +26,4 @@ def wait_until(done: Callable[[], bool], *, polite: bool) -> None:
             time.sleep(min(SLEEP_MOST_S, SLEEP_STEP_S * (tries - SPINS)))
         else:
             os.sched_yield()
+            time.sleep(0)  # gives up the interpreter lock, which sched_yield keeps before Python 3.13
