@@ -74,10 +74,12 @@ class Unsupported(Exception):
     """oneDNN has no implementation of an operator with these shapes or types."""
 
 
+@final
 class _ExecArg(ctypes.Structure):
     _fields_ = (("arg", ctypes.c_int), ("memory", ctypes.c_void_p))
 
 
+@final
 class _Version(ctypes.Structure):
     _fields_ = (("major", ctypes.c_int), ("minor", ctypes.c_int), ("patch", ctypes.c_int))
 
