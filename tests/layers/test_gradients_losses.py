@@ -86,3 +86,56 @@ def test_sigmoid_cross_entropy_loss(rest: str) -> None:
 def test_euclidean_loss_of_both_bottoms() -> None:
     inputs = {"a": scores(3, 2, 2), "b": scores(3, 4, seed=8)}
     check_gradient(layer("EuclideanLoss", "a b", "loss_weight: 2.5"), inputs)
+
+
+@pytest.mark.parametrize("norm", ["L1", "L2"])
+def test_hinge_loss(norm: str) -> None:
+    net = layer("HingeLoss", "x t", f"hinge_loss_param {{ norm: {norm} }}")
+    check_gradient(net, {"x": 2 * scores(6, 4), "t": labels(6, 4)})
+
+
+def test_multinomial_logistic_loss() -> None:
+    prob = np.random.default_rng(2).uniform(0.1, 0.9, (6, 4))
+    check_gradient(layer("MultinomialLogisticLoss", "p t"), {"p": prob, "t": labels(6, 4)})
+
+
+@pytest.mark.parametrize("rest", ["", "loss_param { ignore_label: 1 }", "loss_param { normalization: NONE }"])
+def test_infogain_loss_with_its_matrix_as_a_bottom(rest: str) -> None:
+    inputs = {"x": scores(2, 4, 3), "t": labels(6, 4).reshape(2, 3), "h": scores(4, 4, seed=9)}
+    check_gradient(layer("InfogainLoss", "x t h", rest), inputs)
+
+
+@pytest.mark.parametrize("margin", [0.5, 4.0, 60.0])
+def test_legacy_contrastive_loss(margin: float) -> None:
+    net = layer(
+        "ContrastiveLoss", "a b s", f"contrastive_loss_param {{ margin: {margin} legacy_version: true }}"
+    )
+    check_gradient(net, {"a": scores(6, 4), "b": scores(6, 4, seed=8), "s": labels(6, 2)})
+
+
+def test_contrastive_loss() -> None:
+    # Caffe adds 1e-4 to the distance that backward divides by: distances are large for that to vanish
+    inputs = {"a": 1e4 * scores(6, 4), "b": 1e4 * scores(6, 4, seed=8), "s": labels(6, 2)}
+    check_gradient(layer("ContrastiveLoss", "a b s", "contrastive_loss_param { margin: 25000 }"), inputs)
+
+
+@pytest.mark.parametrize("bottoms", ["a b", "a b inside", "a b inside outside"])
+@pytest.mark.parametrize("rest", ["", "smooth_l1_loss_param { sigma: 3 } loss_param { normalization: FULL }"])
+def test_smooth_l1_loss(bottoms: str, rest: str) -> None:
+    shapes = {name: scores(3, 4, 2, 2, seed=i) for i, name in enumerate(bottoms.split())}
+    check_gradient(layer("SmoothL1Loss", bottoms, rest), shapes)
+
+
+@pytest.mark.parametrize(
+    "rest", ["", "focal_loss_param { gamma: 0.5 alpha: 0.75 } loss_param { ignore_label: 2 }"]
+)
+def test_focal_loss(rest: str) -> None:
+    inputs = {"x": scores(2, 4, 3), "t": labels(6, 4).reshape(2, 3)}
+    check_gradient(layer("FocalLoss", "x t", rest), inputs)
+
+
+@pytest.mark.parametrize("bias", ["true", "false"])
+def test_embed_of_rows_that_occur_several_times(bias: str) -> None:
+    fillers = 'weight_filler { type: "gaussian" } bias_filler { type: "gaussian" }'
+    net = layer("Embed", "i", f"embed_param {{ num_output: 3 input_dim: 5 bias_term: {bias} {fillers} }}")
+    check_gradient(net, {"i": labels(8, 4).reshape(2, 4)})

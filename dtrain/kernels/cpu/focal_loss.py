@@ -1,0 +1,62 @@
+"""The focal loss of a softmax: -alpha (1 - p)^gamma log p, p being the label's probability."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+
+from dtrain.kernels.array import Plain, SyncedArray
+from dtrain.kernels.backend import Backend
+from dtrain.kernels.cpu.labels import Index, Mask, class_indices
+from dtrain.kernels.cpu.softmax import rows, softmax
+
+EPSILON = 1e-10  # the least 1 - p that backward divides by
+
+
+@final
+class FocalLoss:
+    """scores (outer..., C, inner...) with C at `axis`, a label per (outer, inner).
+
+    Probabilities below the smallest normal number count as that.
+    Source: Lin et al., Focal Loss for Dense Object Detection, with a softmax in the sigmoid's place.
+    """
+
+    def __init__(
+        self, backend: Backend, axis: int, alpha: float, gamma: float, ignore_label: int | None
+    ) -> None:
+        self.axis = axis
+        self.alpha = alpha
+        self.gamma = gamma
+        self.ignore_label = ignore_label
+        self.implementation = "numpy"
+
+    def _picked(self, p: Plain, labels: SyncedArray) -> tuple[Plain, Plain, Index, Mask]:
+        """((outer, inner): the label's probability, its logarithm, the class, whether it counts)."""
+        index, counted = class_indices(
+            labels.plain().reshape(p.shape[0], p.shape[2]), p.shape[1], self.ignore_label
+        )
+        own = np.take_along_axis(p, index[:, None, :], axis=1)[:, 0]
+        return own, np.log(np.maximum(own, np.finfo(p.dtype).tiny)), index, counted
+
+    def forward(self, scores: SyncedArray, labels: SyncedArray, prob: SyncedArray) -> tuple[float, int]:
+        """Fills `prob`; returns (summed loss, positions counted)."""
+        p = rows(prob.plain_overwrite(), self.axis)
+        softmax(rows(scores.plain(), self.axis), p)
+        own, log, _, counted = self._picked(p, labels)
+        loss = -self.alpha * (1 - own) ** self.gamma * log
+        return float((loss * counted).sum(dtype=np.float64)), int(counted.sum())
+
+    def backward(
+        self, prob: SyncedArray, labels: SyncedArray, scores_diff: SyncedArray, scale: float
+    ) -> None:
+        """dx = g (prob - one-hot label), g = alpha (1 - p)^gamma (1 - gamma p log p / (1 - p))."""
+        p = rows(prob.plain(), self.axis)
+        dx = rows(scores_diff.plain_overwrite(), self.axis)
+        own, log, index, counted = self._picked(p, labels)
+        power = self.alpha * (1 - own) ** self.gamma
+        slope = power - self.gamma * power / np.maximum(1 - own, EPSILON) * log * own
+        np.copyto(dx, p)
+        at = index[:, None, :]
+        np.put_along_axis(dx, at, np.take_along_axis(dx, at, axis=1) - 1, axis=1)
+        dx *= (slope * counted * scale)[:, None, :].astype(dx.dtype)

@@ -1,0 +1,37 @@
+"""The multinomial logistic loss of given probabilities: -log p[label]."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+
+from dtrain.kernels.array import Shape, SyncedArray
+from dtrain.kernels.backend import Backend
+from dtrain.kernels.cpu.labels import class_indices
+
+LEAST_PROBABILITY = 1e-20  # Caffe's kLOG_THRESHOLD: what smaller ones count as
+
+
+@final
+class MultinomialLogisticLoss:
+    """probabilities (N, classes...) and N labels -> the sum of -log p[label]."""
+
+    def __init__(self, backend: Backend, shape: Shape) -> None:
+        self.implementation = "numpy"
+
+    def forward(self, prob: SyncedArray, labels: SyncedArray) -> float:
+        """The sum, not yet divided."""
+        p = prob.plain().reshape(prob.shape[0], -1)
+        index, _ = class_indices(labels.plain().reshape(-1), p.shape[1], None)
+        picked = np.maximum(p[np.arange(len(p)), index], LEAST_PROBABILITY)
+        return -float(np.log(picked, dtype=np.float64).sum())
+
+    def backward(self, prob: SyncedArray, labels: SyncedArray, prob_diff: SyncedArray, scale: float) -> None:
+        """dp[label] = -scale / p[label], zero elsewhere."""
+        p = prob.plain().reshape(prob.shape[0], -1)
+        index, _ = class_indices(labels.plain().reshape(-1), p.shape[1], None)
+        dp = prob_diff.plain_overwrite().reshape(p.shape)
+        dp.fill(0)
+        at = np.arange(len(p)), index
+        dp[at] = -scale / np.maximum(p[at], LEAST_PROBABILITY)

@@ -1,0 +1,48 @@
+"""HingeLoss: one-versus-all hinge over N, of first or second power. Source: Caffe's HingeLossLayer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from dtrain.layers.layer import TWO, Blobs, Layer, scalar
+from dtrain.layers.loss import (
+    check_label_count,
+    check_same_batch,
+    locating_data_errors,
+    refuse_gradient,
+)
+from dtrain.proto import dtrain_pb2 as pb
+
+
+@final
+class HingeLoss(Layer):
+    """bottom[0] scores (N, classes), bottom[1] N labels -> top[0] the loss."""
+
+    type_name = "HingeLoss"
+    num_bottoms = TWO
+    makes_missing_tops = True
+    loss_by_default = True
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        self.squared = self.spec.hinge_loss_param.norm == pb.HingeLossParameter.L2
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        check_same_batch(self, bottom)
+        check_label_count(self, bottom, bottom[0].shape[0])
+        top[0].reshape(())
+        self.op = self.ops.HingeLoss(self.squared, bottom[0].shape)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        with locating_data_errors(self):
+            total = self.op.forward(bottom[0].data, bottom[1].data)
+        top[0].data.plain_overwrite()[...] = total / bottom[0].shape[0]
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        refuse_gradient(self, propagate_down, "labels", 1)
+        if propagate_down[0]:
+            scale = scalar(top[0].diff.plain()) / bottom[0].shape[0]
+            self.op.backward(bottom[0].data, bottom[1].data, bottom[0].diff, scale)
+
+    def allows_force_backward(self, bottom_index: int) -> bool:
+        return bottom_index == 0
