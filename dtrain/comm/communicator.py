@@ -18,8 +18,8 @@ ALIGNMENT_BYTES = 64  # one cache line, one AVX-512 register
 class Communicator(ABC):
     """Ranks 0..size-1 that call the same collectives in the same order.
 
-    Arrays are C-contiguous float32, float64, int64 or uint8, of one shape and type on all ranks. The order
-    of a sum depends on nothing but the number of ranks: its bits are the same on every rank, in every run.
+    Arrays are C-contiguous float32, float64, int64 or uint8, of one shape and type on all ranks. The bits
+    of a sum are the same on every rank. Inside one machine an allocated array is summed in rank order.
     """
 
     rank: int
