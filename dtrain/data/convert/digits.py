@@ -26,8 +26,8 @@ def convert_digits(
 ) -> dict[str, int]:
     """Write OUT/digits_train_lmdb and OUT/digits_test_lmdb: 28 x 28 grey, drawn as MNIST's are.
 
-    The split is by class: of the images of a digit, in the set's order, the fifth, tenth, ... are for testing.
-    Returns the number of records of each path written.
+    The split is by class: of the images of a digit, in the set's order, the fifth, tenth, ... are for
+    testing. Returns the number of records of each path written.
     """
     try:
         from sklearn.datasets import load_digits

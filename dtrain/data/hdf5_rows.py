@@ -1,0 +1,160 @@
+"""Rows of HDF5 files that a list names: every dataset of a name is one array, cut into files along axis 0."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from dtrain.data.sampler import Numbers, epoch_of, permuted
+from dtrain.errors import BackendError, DataError
+
+CHUNK_CACHE_BYTES = 64 << 20  # rows of a batch that share a chunk are decompressed once
+
+
+@cache
+def hdf5() -> Any:
+    """The h5py module."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise BackendError(f"HDF5 files: h5py must be installed, got {error}; pip install h5py") from None
+    return h5py
+
+
+@final
+class Hdf5Rows:
+    """Rows 0..len-1 in the order of the list; one file is open at a time and only wanted rows are read."""
+
+    def __init__(self, source: str, names: Sequence[str]) -> None:
+        """source: a text file of HDF5 file names; names: the datasets, as many rows in each."""
+        self.name = source
+        self.names = tuple(names)
+        self.files = _read_list(source)
+        self.shapes: list[tuple[int, ...]] = []
+        """Of one row of each dataset."""
+        counts = []
+        for path in self.files:
+            with _open(path, source) as file:
+                counts.append(self._check(file, path))
+        self.ends: Numbers = np.cumsum(np.array(counts, np.int64))
+        self._path = ""
+        self._file: Any = None
+
+    def _check(self, file: Any, path: str) -> int:
+        """Number of rows of a file whose datasets are as those of the files before."""
+        rows = -1
+        shapes = []
+        for name in self.names:
+            if name not in file:
+                raise DataError(
+                    f"{path}: a dataset must be named as the top, got no "
+                    f'"{name}" (datasets: {", ".join(sorted(file)) or "none"})'
+                )
+            dataset = file[name]
+            if getattr(dataset, "dtype", np.dtype("O")).kind not in "fiub" or len(dataset.shape) < 1:
+                raise DataError(
+                    f'{path}: dataset "{name}" must hold numbers on at least 1 axis, got {dataset}'
+                )
+            if rows not in (-1, dataset.shape[0]):
+                raise DataError(
+                    f"{path}: all datasets must have the same number of rows, got {dataset.shape[0]} of "
+                    f'"{name}" after {rows} of "{self.names[0]}"'
+                )
+            rows = dataset.shape[0]
+            shapes.append(tuple(dataset.shape[1:]))
+        if self.shapes and shapes != self.shapes:
+            raise DataError(
+                f"{path}: rows must have the shapes of the files before it, {self.shapes}, got {shapes}"
+            )
+        self.shapes = shapes
+        return rows
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def in_order(self, samples: Numbers, shuffle_seed: int | None) -> Numbers:
+        """The row behind each sample; shuffled, every epoch mixes the files, and the rows inside each.
+
+        Samples that follow each other are of one file, so that reading stays near: Caffe's shuffle.
+        """
+        epochs, positions = epoch_of(samples, len(self))
+        if shuffle_seed is None:
+            return positions
+        starts = self.ends - np.diff(self.ends, prepend=0)
+        rows = np.empty_like(positions)
+        for epoch in np.unique(epochs).tolist():
+            order = permuted(np.arange(len(self.files)), len(self.files), shuffle_seed, epoch)
+            counts = np.diff(self.ends, prepend=0)[order]
+            ends = np.cumsum(counts)
+            inside = np.flatnonzero(epochs == epoch)
+            turns = np.searchsorted(ends, positions[inside], side="right")
+            for turn in np.unique(turns).tolist():
+                mine = inside[turns == turn]
+                file = int(order[turn])
+                first = int(ends[turn] - counts[turn])
+                mixed = permuted(positions[mine] - first, int(counts[turn]), shuffle_seed + 1 + file, epoch)
+                rows[mine] = starts[file] + mixed
+        return rows
+
+    def read(self, rows: Numbers, out: Sequence[npt.NDArray[Any]]) -> None:
+        """out[i] (N, ...) <- those rows of dataset i."""
+        files = np.searchsorted(self.ends, rows, side="right")
+        for number in np.unique(files).tolist():
+            places = np.flatnonzero(files == number)
+            start = 0 if number == 0 else int(self.ends[number - 1])
+            wanted, back = np.unique(rows[places] - start, return_inverse=True)
+            file = self._opened(self.files[number])
+            for name, array in zip(self.names, out, strict=True):
+                array[places] = _rows_of(file[name], wanted)[back]
+
+    def _opened(self, path: str) -> Any:
+        if path != self._path:
+            self.close()
+            self._file = _open(path, self.name)
+            self._path = path
+        return self._file
+
+    def close(self) -> None:
+        """Give back the open file; `read` opens it again."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._path = None, ""
+
+
+def _rows_of(dataset: Any, wanted: Numbers) -> npt.NDArray[Any]:
+    """Rows in increasing order: a plain slice where they lie close, since a selection is slow."""
+    first, last = int(wanted[0]), int(wanted[-1])
+    if last - first < 2 * len(wanted):
+        near: npt.NDArray[Any] = dataset[first : last + 1]
+        return near[wanted - first]
+    chosen: npt.NDArray[Any] = dataset[wanted]
+    return chosen
+
+
+def _open(path: str, source: str) -> Any:
+    try:
+        return hdf5().File(path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
+    except OSError as error:
+        raise DataError(
+            f"{source}: must list HDF5 files, got {path}: {error} (seen from {os.getcwd()})"
+        ) from error
+
+
+def _read_list(source: str) -> list[str]:
+    try:
+        with open(source, encoding="utf-8", errors="surrogateescape") as file:
+            files = file.read().split()
+    except OSError as error:
+        raise DataError(
+            f"{source}: must be a readable list of HDF5 files, got {error.strerror} (seen from {os.getcwd()})"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}: must be a list of HDF5 files, got {error}") from error
+    if not files:
+        raise DataError(f"{source}: must list at least one HDF5 file, got an empty list")
+    return files

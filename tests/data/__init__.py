@@ -1,0 +1,1 @@
+"""Tests of readers, sampler, transformer, feeder and converters."""
