@@ -24,7 +24,7 @@ def kept(key: int, ratio: float, rank: int, size: int, shape: Shape) -> NDArray[
     width = int(np.prod(shape[1:]))
     words = (width + 1) // 2
     first = (np.arange(rows, dtype=np.uint64) * np.uint64(size) + np.uint64(rank)) * np.uint64(words)
-    z: NDArray[np.uint64] = first[:, None] + np.arange(1, words + 1, dtype=np.uint64)
+    z: NDArray[Any] = first[:, None] + np.arange(1, words + 1, dtype=np.uint64)
     z *= np.uint64(0x9E3779B97F4A7C15)
     z += np.uint64(key)
     z ^= z >> np.uint64(30)
