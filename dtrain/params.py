@@ -138,6 +138,13 @@ class Params:
         """As backward completes them: layers from last to first, a layer's blobs in their order."""
         return sorted(self.owned, key=lambda p: (-p.layer_index, p.blob_index))
 
+    def native_data(self) -> Flat:
+        """The flat buffer of all data, up to date."""
+        assert self.data is not None, "a net that takes its weights from another has no buffer of its own"
+        for param in self.owned:
+            param.blob.data.pull()
+        return self.data
+
     def clear_diffs(self) -> None:
         """Make all diffs zero, at no cost until somebody looks."""
         for param in self.owned:

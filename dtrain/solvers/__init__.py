@@ -1,0 +1,1 @@
+"""Training: learning rates, update rules, the loop, and snapshots."""

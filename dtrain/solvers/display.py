@@ -1,0 +1,95 @@
+"""What `display` shows: the smoothed loss and the outputs, their mean over the ranks."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtrain.comm.communicator import Communicator, Ticket
+from dtrain.metrics.recorder import Recorder
+from dtrain.metrics.reporter import Display, Reporter
+from dtrain.net import Net
+from dtrain.proto import dtrain_pb2 as pb
+from dtrain.solvers.debug_info import debug_info
+from dtrain.solvers.loss_watch import LossWatch
+from dtrain.solvers.outputs import output_values, told
+from dtrain.solvers.smoothing import SmoothedLoss
+
+
+@final
+class Displays:
+    """Follows the loss of every iteration; every `display` of them the mean over the ranks is told.
+
+    The sum over the ranks is started in `begin` and awaited in `finish`, behind the gradients.
+    """
+
+    def __init__(
+        self,
+        param: pb.SolverParameter,
+        net: Net,
+        comm: Communicator,
+        reporter: Reporter,
+        recorder: Recorder,
+    ) -> None:
+        self._param = param
+        self._net = net
+        self._comm = comm
+        self._reporter = reporter
+        self._watch = LossWatch(net, comm.rank, recorder)
+        self._smoothed = SmoothedLoss(param.average_loss)
+        self._shown: tuple[int, float, NDArray[np.float64], Ticket] | None = None
+        self.restart(0)
+
+    def restart(self, it: int) -> None:
+        """A new run of iterations begins."""
+        self._smoothed.restart()
+        self._last_iter = it
+        self._last_time = time.perf_counter()
+
+    def is_due(self, it: int) -> bool:
+        return self._param.display > 0 and it % self._param.display == 0
+
+    def debug_info(self, it: int) -> AbstractContextManager[None]:
+        """The context in which iteration `it` runs the net."""
+        return debug_info(self._net) if self._param.debug_info and self.is_due(it) else nullcontext()
+
+    def begin(self, it: int, loss: float, lr: float) -> None:
+        """Iteration `it` had this loss. Collective where a display is due."""
+        self._smoothed.add(loss)
+        self._watch.see(it, loss)
+        if self.is_due(it):
+            numbers = np.array([self._smoothed.value, *output_values(self._net)], np.float64)
+            self._shown = it, lr, numbers, self._comm.allreduce(numbers, "display")
+
+    def finish(self) -> None:
+        """Tell what was begun, if anything was."""
+        if self._shown is None:
+            return
+        it, lr, numbers, ticket = self._shown
+        self._shown = None
+        self._comm.wait(ticket)
+        numbers /= self._comm.size
+        now = time.perf_counter()
+        self._reporter.display(
+            Display(
+                iteration=it,
+                loss=float(numbers[0]),
+                lr=lr,
+                iterations=it - self._last_iter,
+                seconds=now - self._last_time,
+                every=self._param.display,
+                outputs=told(self._net, numbers[1:].tolist()),
+            )
+        )
+        self._last_iter, self._last_time = it, now
+
+    def final_loss(self, it: int, loss: float) -> None:
+        """The loss of one more forward pass after the last update. Collective."""
+        self._smoothed.add(loss)
+        mean = np.array([self._smoothed.value], np.float64)
+        self._comm.wait(self._comm.allreduce(mean, "final loss"))
+        self._reporter.final_loss(it, float(mean[0]) / self._comm.size)

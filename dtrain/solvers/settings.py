@@ -1,0 +1,50 @@
+"""A SolverParameter together with where it was written, for errors that name file and line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from dtrain.errors import ConfigError
+from dtrain.proto import dtrain_pb2 as pb
+from dtrain.proto.sources import SourceMap
+
+NOT_SUPPORTED = ("larc", "local_lr_auto", "momentum_policy", "weight_decay_policy", "disabled_update")
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """`source` is None for a solver that was made by a program."""
+
+    param: pb.SolverParameter
+    source: SourceMap | None = None
+
+    def where(self, *path: str | int) -> str:
+        """`file:line` of the field."""
+        return self.source.where(path) if self.source is not None else "solver"
+
+    def bad(self, field: str, rule: str, got: object, remedy: str = "") -> ConfigError:
+        """The error for a field that breaks a rule."""
+        tail = f"; {remedy}" if remedy else ""
+        return ConfigError(f"{self.where(field)}: {field} must be {rule}, got {got}{tail}")
+
+
+def check(settings: Settings, num_test_nets: int) -> None:
+    """Raise ConfigError for a number that no training can have, or a field that is not acted upon here."""
+    param = settings.param
+    for field, least in (("iter_size", 1), ("average_loss", 1), ("max_iter", 0), ("display", 0)):
+        if getattr(param, field) < least:
+            raise settings.bad(field, f"at least {least}", getattr(param, field))
+    for field in ("snapshot", "test_interval"):
+        if getattr(param, field) < 0:
+            raise settings.bad(field, "at least 0", getattr(param, field))
+    if len(param.test_iter) != num_test_nets:
+        raise settings.bad(
+            "test_iter", f"given once per test net ({num_test_nets} times)", f"{len(param.test_iter)} times"
+        )
+    for field in NOT_SUPPORTED:
+        descriptor = param.DESCRIPTOR.fields_by_name[field]
+        value = getattr(param, field)
+        if value != descriptor.default_value:
+            raise settings.bad(field, f"{descriptor.default_value} (nothing else is supported)", value)
