@@ -12,6 +12,7 @@ from typing import Any, final
 from dtrain.kernels.array import Shape, SyncedArray
 from dtrain.kernels.window import Axes, ConvolutionWindow
 from dtrain.layers.layer import AT_LEAST_ONE, Blobs, Layer
+from dtrain.layers.sharing import refuse_in_place
 from dtrain.proto import dtrain_pb2 as pb
 
 
@@ -98,8 +99,7 @@ class ConvolutionLayer(Layer):
                 f"a positive multiple of group ({group})",
                 param.num_output,
             )
-        if any(x is y for x, y in zip(bottom, top, strict=True)):
-            raise self.error("top must be another blob than bottom, got the same", "top")
+        refuse_in_place(self, bottom, top)
         self.num_output: int = param.num_output
         self.add_blob(self.weights_shape(), param.weight_filler)
         if param.bias_term:

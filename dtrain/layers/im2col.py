@@ -8,6 +8,7 @@ from typing import final
 from dtrain.kernels.array import SyncedArray
 from dtrain.layers.convolution import read_window
 from dtrain.layers.layer import Blobs, Layer
+from dtrain.layers.sharing import refuse_in_place
 
 
 @final
@@ -24,8 +25,7 @@ class Im2col(Layer):
                 "bottom[0]", f"at least 1 spatial axis behind axis {self.first_axis}", bottom[0].shape
             )
         self.window = read_window(self, num_axes - self.first_axis - 1)
-        if top[0] is bottom[0]:
-            raise self.error("top must be another blob than bottom, got the same", "top")
+        refuse_in_place(self, bottom, top)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape, first = bottom[0].shape, self.first_axis

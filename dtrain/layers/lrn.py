@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 from dtrain.layers.layer import Blobs, Layer
+from dtrain.layers.sharing import refuse_in_place
 from dtrain.proto import dtrain_pb2 as pb
 
 
@@ -21,8 +22,7 @@ class LRN(Layer):
         if param.local_size % 2 == 0:
             raise self.bad_param(("lrn_param", "local_size"), "odd", param.local_size)
         self.region = pb.LRNParameter.NormRegion.Name(param.norm_region)
-        if top[0] is bottom[0]:
-            raise self.error("top must be another blob than bottom, got the same", "top")
+        refuse_in_place(self, bottom, top)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         if len(bottom[0].shape) != 4:

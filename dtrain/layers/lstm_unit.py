@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 from dtrain.layers.layer import TWO, Blobs, Count, Layer
+from dtrain.layers.sharing import refuse_in_place
 
 
 @final
@@ -17,8 +18,7 @@ class LSTMUnit(Layer):
     num_tops = TWO
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
-        if any(x is y for x in bottom for y in top):
-            raise self.error("tops must be other blobs than the bottoms, got one of them", "top")
+        refuse_in_place(self, bottom, top)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         shape = bottom[0].shape

@@ -11,6 +11,7 @@ from typing import final
 
 from dtrain.kernels.window import Axes, PoolingWindow
 from dtrain.layers.layer import Blobs, Count, Layer
+from dtrain.layers.sharing import refuse_in_place
 from dtrain.proto import dtrain_pb2 as pb
 
 
@@ -26,8 +27,7 @@ class Pooling(Layer):
         param = self.spec.pooling_param
         self.method = pb.PoolingParameter.PoolMethod.Name(param.pool)
         self._refuse_dialects(param)
-        if top[0] is bottom[0]:
-            raise self.error("top must be another blob than bottom, got the same", "top")
+        refuse_in_place(self, bottom, top)
         if len(top) > 1 and self.method != "MAX":
             raise self.error(
                 f"a second top (the argmax) must have pool MAX, got {self.method}", "pooling_param"

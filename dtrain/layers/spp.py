@@ -10,6 +10,7 @@ from typing import final
 
 from dtrain.kernels.window import Axes, PoolingWindow
 from dtrain.layers.layer import Blobs, Layer
+from dtrain.layers.sharing import refuse_in_place
 from dtrain.proto import dtrain_pb2 as pb
 
 
@@ -28,8 +29,7 @@ class SPP(Layer):
         if param.pyramid_height < 1:
             raise self.bad_param(("spp_param", "pyramid_height"), "at least 1", param.pyramid_height)
         self.method = pb.SPPParameter.PoolMethod.Name(param.pool)
-        if top[0] is bottom[0]:
-            raise self.error("top must be another blob than bottom, got the same", "top")
+        refuse_in_place(self, bottom, top)
 
     def _window(self, level: int, image: Axes) -> PoolingWindow:
         """2^level bins along each axis, together as large as the image or, padded on both sides, larger."""
