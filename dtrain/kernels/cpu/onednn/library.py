@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, final
 from dtrain.errors import BackendError
 
 MAX_DIMS = 12
+MAX_PLAIN_DIMS = 6  # with a tag of their own
 Dims: TypeAlias = tuple[int, ...]
 
 WHEEL = "onednn-cpu-gomp"
@@ -177,6 +178,21 @@ def any_layout(dims: Sequence[int]) -> Desc:
     return desc(dims, ANY)
 
 
+def window(whole: Desc, dims: Dims, offsets: Dims) -> Desc:
+    """The part of `whole` of these dimensions that starts at these offsets.
+
+    Raises Unsupported where the part does not begin and end with a block of the layout.
+    """
+    ptr = ctypes.c_void_p()
+    status = library().dnnl_memory_desc_create_submemory(
+        ctypes.byref(ptr), whole.ptr, _dims(dims), _dims(offsets)
+    )
+    if status:
+        raise Unsupported(f"a window {dims} at {offsets} of {whole.dims}")
+    assert ptr.value is not None
+    return Desc(ptr.value, dims, whole)
+
+
 @final
 class Engine:
     """A CPU engine, its stream and the scratchpad that all of its primitives share.
@@ -220,10 +236,12 @@ class Engine:
 class Memory:
     """A descriptor over a buffer that can be set later."""
 
-    __slots__ = ("__weakref__", "desc", "ptr")
+    __slots__ = ("_parts", "address", "desc", "ptr")
 
     def __init__(self, engine: Engine, descriptor: Desc, address: int = 0) -> None:
         self.desc = descriptor
+        self.address = address
+        self._parts: list[Memory] = []
         self.ptr = ctypes.c_void_p()
         _check(
             library().dnnl_memory_create(
@@ -234,7 +252,16 @@ class Memory:
 
     def point_to(self, address: int) -> None:
         """Use the buffer at this address from now on."""
+        self.address = address
         _check(library().dnnl_memory_set_data_handle(self.ptr, ctypes.c_void_p(address)), "a data handle")
+        for part in self._parts:
+            part.point_to(address)
+
+    def part(self, engine: Engine, descriptor: Desc) -> Memory:
+        """A memory over the same buffer, wherever that goes, described otherwise."""
+        part = Memory(engine, descriptor, self.address)
+        self._parts.append(part)
+        return part
 
     def __del__(self, library: Callable[[], ctypes.CDLL] = library) -> None:
         if self.ptr:
@@ -323,6 +350,28 @@ class PrimitiveDesc:
                 default_attributes().ptr,
             ),
             "reorder",
+        )
+        return self
+
+    @staticmethod
+    def concat(engine: Engine, axis: int, sources: Sequence[Desc]) -> PrimitiveDesc:
+        """target = the sources one after the other along an axis, in a layout of oneDNN's choice."""
+        self = PrimitiveDesc.__new__(PrimitiveDesc)
+        self.engine = engine
+        self.what = "concat"
+        self.ptr = ctypes.c_void_p()
+        count = len(sources)
+        _check(
+            library().dnnl_concat_primitive_desc_create(
+                ctypes.byref(self.ptr),
+                engine.ptr,
+                None,
+                count,
+                axis,
+                (ctypes.c_void_p * count)(*[s.ptr for s in sources]),
+                default_attributes().ptr,
+            ),
+            "concat",
         )
         return self
 

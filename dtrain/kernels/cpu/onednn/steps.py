@@ -99,6 +99,11 @@ class Steps:
         """`add_to` or `write`."""
         return self.add_to(array, desc) if accumulate else self.write(array, desc)
 
+    def copy(self, source: dnnl.Memory, part: dnnl.Desc, array: CpuStorage) -> None:
+        """Reorder a part of `source`, as `window` describes it, into the array."""
+        self._push.append(array)
+        self._run.append(dnnl.reorder(source.part(self._engine, part), array.memory, self._engine))
+
     def own(self, desc: dnnl.Desc) -> Owned:
         """A buffer that lives as long as these steps."""
         owned = Owned(self._engine, desc)
