@@ -300,3 +300,27 @@ def test_stochastic_pooling_draws_in_proportion_to_the_values_and_tests_by_their
     test = build_net(text, {"x": x}, phase=pb.TEST)
     test.forward()
     np.testing.assert_allclose(test.blob("y").data.plain(), 3.0)
+
+
+def test_maximum_of_a_window_of_minus_infinities_stays_inside_the_image() -> None:
+    x = np.full((1, 2, 3, 3), -np.inf)
+    net = build_net(layer("Pooling", "pooling_param { kernel_size: 2 pad: 1 }", tops="y argmax"), {"x": x})
+    net.forward()
+    assert (net.blob("y").data.plain() == -np.inf).all()
+    net.blob("y").diff.plain_overwrite().fill(1)
+    net.blob("argmax").diff.clear()
+    net.backward()
+    assert net.blob("x").diff.plain().sum() == net.blob("y").count
+    assert net.blob("argmax").data.plain().min() == 0
+
+
+def test_argmax_of_equal_values_is_the_first_of_them() -> None:
+    """
+    1 2 2
+    3 3 0   windows of 2 x 2: the larger value, and of equal ones that which comes first in the image
+    """
+    x = np.array([[[[1.0, 2, 2], [3, 3, 0]]]])
+    net = build_net(layer("Pooling", "pooling_param { kernel_size: 2 }", tops="y argmax"), {"x": x})
+    net.forward()
+    np.testing.assert_array_equal(net.blob("y").data.plain(), [[[[3, 3]]]])
+    np.testing.assert_array_equal(net.blob("argmax").data.plain(), [[[[3, 4]]]])

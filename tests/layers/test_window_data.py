@@ -135,7 +135,7 @@ def test_wrong_window_files_are_named(source: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"an object's class must be at least 1, got 0 in .*0.png"):
         build(source)
     source.write_text(good.replace("0.45", "many"))
-    with pytest.raises(DataError, match='overlap must be a number, got "many" as word 23'):
+    with pytest.raises(DataError, match='overlap must be a number, got "many" as word 21'):
         build(source)
     source.write_text(good.replace("20 10 29 19", "20 10 30 19"))
     net = build(source, "fg_fraction: 1", batch_size=32)

@@ -63,11 +63,15 @@ class Pooling:
         return windows[:, :, ::sh, ::sw][:, :, : out[0], : out[1]]
 
     def _plane_index(self, position: Any) -> Any:
-        """Index in the H x W plane of a position (row-major) in each window."""
+        """Index in the H x W plane of a position (row-major) in each window.
+
+        Where all of a window is -inf the position may lie in the padding; the nearest of the image serves.
+        """
         kw = self.window.kernel[1]
         rows = np.arange(position.shape[2])[:, None] * self.window.stride[0] - self.window.pad[0]
         cols = np.arange(position.shape[3])[None, :] * self.window.stride[1] - self.window.pad[1]
-        return (rows + position // kw) * self._image[1] + cols + position % kw
+        row, column = np.maximum(rows + position // kw, 0), np.maximum(cols + position % kw, 0)
+        return row * self._image[1] + column
 
     def forward(
         self,
