@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dtrain.data.compiled import compiled
+
 Words = npt.NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
@@ -23,6 +25,10 @@ def mix(words: Words) -> Words:
     z = (z ^ (z >> _SHIFTS[0])) * _FACTORS[0]
     z = (z ^ (z >> _SHIFTS[1])) * _FACTORS[1]
     return z ^ (z >> _SHIFTS[2])
+
+
+mix_one = compiled(mix)
+"""`mix` of one word inside compiled functions."""
 
 
 def keyed(*keys: int) -> Words:

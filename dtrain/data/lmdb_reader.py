@@ -90,9 +90,9 @@ class _Numbered:
     def values(self, txn: Any, indices: Indices) -> Sequence[memoryview]:
         prefixes = [b"%08d" % index for index in indices.tolist()]
         if self._exact:
-            get = txn.get
-            values = [get(prefix) for prefix in prefixes]
-            if None not in values:
+            with txn.cursor() as cursor:
+                values = [value for _, value in cursor.getmulti(prefixes)]
+            if len(values) == len(prefixes):  # it leaves out keys that are not there
                 return values
         values = []
         with txn.cursor() as cursor:

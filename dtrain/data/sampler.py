@@ -8,12 +8,13 @@ its size, and a job that resumes after c samples, at any size, goes on with samp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
-from dtrain.data.hashing import Words, below, keyed, mix
+from dtrain.data.compiled import compiled
+from dtrain.data.hashing import Words, below, keyed, mix, mix_one
 
 Numbers = npt.NDArray[np.int64]
 
@@ -57,25 +58,29 @@ def permuted(positions: Numbers, num_records: int, seed: int, epoch: int) -> Num
     bits = max((num_records - 1).bit_length(), 2)
     numbers: Words = np.arange(_ROUNDS, dtype=np.uint64)
     keys = mix(np.add(keyed(seed, epoch), numbers, dtype=np.uint64))
-    values = _feistel(positions.astype(np.uint64), bits, keys)
-    limit = np.uint64(num_records)
-    outside = np.flatnonzero(values >= limit)
-    while outside.size:
-        values[outside] = _feistel(values[outside], bits, keys)
-        outside = outside[values[outside] >= limit]
-    return values.astype(np.int64)
+    records = np.empty(len(positions), np.int64)
+    _permute(positions, num_records, bits // 2, bits - bits // 2, keys, records)
+    return records
 
 
-def _feistel(values: Words, bits: int, keys: Words) -> Words:
-    """A bijection of [0, 2^bits) in two parts, which trade places every round and may differ by one bit."""
-    left_bits, right_bits = bits // 2, bits - bits // 2
-    left = values >> np.uint64(right_bits)
-    right = values & np.uint64((1 << right_bits) - 1)
-    for key in keys:
-        mixed = mix(right ^ key) & np.uint64((1 << left_bits) - 1)
-        left, right = right, left ^ mixed
-        left_bits, right_bits = right_bits, left_bits
-    return (left << np.uint64(right_bits)) | right
+@compiled
+def _permute(
+    positions: Numbers, num_records: int, high_bits: int, low_bits: int, keys: Words, records: Numbers
+) -> None:
+    """A round trades the two parts' places, so where they differ in length they differ by one bit."""
+    limit, one = np.uint64(num_records), np.uint64(1)
+    for n in range(len(positions)):
+        value: Any = np.uint64(positions[n])
+        while True:
+            left_bits, right_bits = np.uint64(high_bits), np.uint64(low_bits)
+            left, right = value >> right_bits, value & ((one << right_bits) - one)
+            for key in keys:
+                left, right = right, left ^ (mix_one(right ^ key) & ((one << left_bits) - one))
+                left_bits, right_bits = right_bits, left_bits
+            value = (left << right_bits) | right
+            if value < limit:
+                break
+        records[n] = value
 
 
 def records_of(samples: Numbers, num_records: int, shuffle_seed: int | None, skip: int = 0) -> Numbers:

@@ -29,6 +29,7 @@ def planar(
     """
     channels, height, width = out.shape
     factor = np.float32(scale)
+    last = width - 1  # as an unsigned index it cannot count from the end, so the loops become vector code
     for c in range(channels):
         mean = means[c]
         for y in range(height):
@@ -38,13 +39,14 @@ def planar(
                 mean_row = mean_image[c, top + y, left : left + width]
                 if mirror:
                     for x in range(width):
-                        target[width - 1 - x] = (np.float32(row[x]) - mean_row[x]) * factor
+                        at = np.uint64(last - x)
+                        target[x] = (np.float32(row[at]) - mean_row[at]) * factor
                 else:
                     for x in range(width):
                         target[x] = (np.float32(row[x]) - mean_row[x]) * factor
             elif mirror:
                 for x in range(width):
-                    target[width - 1 - x] = (np.float32(row[x]) - mean) * factor
+                    target[x] = (np.float32(row[np.uint64(last - x)]) - mean) * factor
             else:
                 for x in range(width):
                     target[x] = (np.float32(row[x]) - mean) * factor

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dtrain.data import datum_scan as columns
 from dtrain.data.datum import check_count, check_shape, decode_datum
-from dtrain.data.datum_scan import addresses_of, scan
+from dtrain.data.datum_scan import located, scan
 from dtrain.data.decode import decode_image
 from dtrain.data.hashing import below, keyed, mix
 from dtrain.data.record import Pixels, Record
@@ -41,7 +41,7 @@ class Transformer:
         """(C, h, w) of the image that this record becomes."""
         channels, height, width = self._decoded(record).shape
         output = (channels, self.settings.crop_h or height, self.settings.crop_w or width)
-        self._check((channels, height, width), output, record.where)
+        self._check((channels, height, width), output, lambda: record.where)
         return output
 
     def apply(self, record: Record, sample: int, out: Floats) -> None:
@@ -61,7 +61,7 @@ class Transformer:
         Raw uint8 pixels of one shape are read where they lie, all in one call; the rest goes one by one.
         `where(n)` names the n-th message.
         """
-        addresses, lengths = addresses_of(values)
+        addresses, lengths, _alive = located(values)
         table = np.empty((len(values), columns.COLUMNS), np.int64)
         scan(addresses, lengths, table)
         labels[:] = table[:, columns.LABEL]
@@ -76,7 +76,7 @@ class Transformer:
         if raw.all() and (shapes == shapes[0]).all():
             channels, height, width = shapes[0].tolist()
             shape = (channels, height, width)
-            self._check(shape, out.shape[1:], where(0))
+            self._check(shape, out.shape[1:], lambda: where(0))
             tops, lefts, mirrors = self._draw(samples, shape, out.shape[1:])
             mean_image, means = self.settings.mean_image, self._means(shape[0])
             planar_from_memory(
@@ -108,7 +108,7 @@ class Transformer:
 
     def _write(self, pixels: Pixels, sample: int, out: Floats, where: str) -> None:
         shape = (pixels.shape[0], pixels.shape[1], pixels.shape[2])
-        self._check(shape, out.shape, where)
+        self._check(shape, out.shape, lambda: where)
         tops, lefts, mirrors = self._draw(np.array([sample]), shape, out.shape)
         mean_image, means = self.settings.mean_image, self._means(shape[0])
         place = int(tops[0]), int(lefts[0]), bool(mirrors[0])
@@ -144,33 +144,33 @@ class Transformer:
         values = np.array(self.settings.mean_values or (0.0,), np.float32)
         return np.repeat(values, channels) if len(values) == 1 else values
 
-    def _check(self, shape: Shape, out_shape: tuple[int, ...], where: str) -> None:
+    def _check(self, shape: Shape, out_shape: tuple[int, ...], where: Callable[[], str]) -> None:
         """Raise unless an image of that shape gives an output of that shape under these settings."""
         settings = self.settings
         channels, height, width = shape
         if settings.crop_h > height or settings.crop_w > width:
             raise DataError(
                 f"{self._where}: crop must be at most the image's height x width, "
-                f"got {settings.crop_h} x {settings.crop_w} for {height} x {width} in {where}; "
+                f"got {settings.crop_h} x {settings.crop_w} for {height} x {width} in {where()}; "
                 "lower crop_size, or convert the source with larger images"
             )
         if settings.mean_image.size and settings.mean_image.shape != shape:
             raise DataError(
                 f"{self._where}: mean_file must have the shape of the images, "
-                f"got {_by(settings.mean_image.shape)} for {_by(shape)} in {where}; "
+                f"got {_by(settings.mean_image.shape)} for {_by(shape)} in {where()}; "
                 "compute the mean of this source with `dtrain convert mean`, "
                 "or give mean_value"
             )
         if len(settings.mean_values) not in (0, 1, channels):
             raise DataError(
                 f"{self._where}: mean_value must be given once or once a channel, "
-                f"got {len(settings.mean_values)} values for {channels} channels in {where}"
+                f"got {len(settings.mean_values)} values for {channels} channels in {where()}"
             )
         expected = (channels, settings.crop_h or height, settings.crop_w or width)
         if expected != tuple(out_shape):
             raise DataError(
                 f"{self._where}: all images of a source must give the same shape, "
-                f"got {_by(expected)} after {_by(out_shape)} in {where}; "
+                f"got {_by(expected)} after {_by(out_shape)} in {where()}; "
                 "set crop_size, resize when converting, or set force_color or force_gray"
             )
 

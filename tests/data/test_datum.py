@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dtrain.data import datum_scan as columns
 from dtrain.data.datum import decode_datum, encode_image, encode_pixels
-from dtrain.data.datum_scan import addresses_of, scan
+from dtrain.data.datum_scan import located, scan
 from dtrain.errors import DataError
 from dtrain.proto import dtrain_pb2 as pb
 
@@ -17,7 +17,9 @@ ints = st.integers(-(2**31), 2**31 - 1)
 def scanned(messages):
     values = [memoryview(message) for message in messages]
     table = np.full((len(values), columns.COLUMNS), -7, np.int64)
-    scan(*addresses_of(values), table)
+    addresses, lengths, alive = located(values)
+    scan(addresses, lengths, table)
+    del alive
     return table
 
 
