@@ -7,16 +7,12 @@ which is written last and holds digests of the others: a snapshot is whole when 
 from __future__ import annotations
 
 import json
-import logging
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, final
 
 from dtrain.errors import SnapshotError
 from dtrain.solvers.whole_file import digest_of, replacing
-
-logger = logging.getLogger(__name__)
 
 FORMAT: Final = 1
 STATE_SUFFIXES: Final = (".solverstate", ".solverstate.h5")
@@ -106,25 +102,3 @@ def fault_of(path: Path, manifest: Manifest) -> str:
         if digest_of(file) != digest:
             return f"{file} has changed since it was written"
     return ""
-
-
-def newest(prefix: str | Path) -> Path | None:
-    """The solver state of the newest whole snapshot under a prefix; None if there is none.
-
-    A snapshot that is not whole is passed over with a warning.
-    """
-    base = Path(prefix)
-    pattern = re.compile(re.escape(base.name) + r"_iter_(\d+)" + re.escape(MANIFEST_SUFFIX))
-    folder = base.parent
-    files = folder.iterdir() if folder.is_dir() else ()
-    found = [(int(match[1]), file) for file in files if (match := pattern.fullmatch(file.name))]
-    for _, file in sorted(found, reverse=True):
-        try:
-            manifest = read(file)
-            fault = fault_of(file, manifest)
-        except SnapshotError as error:
-            fault = str(error)
-        if not fault:
-            return next(file.with_name(name) for name in manifest.digests if ".solverstate" in name)
-        logger.warning("%s: this snapshot is not whole and is passed over: %s", file, fault)
-    return None

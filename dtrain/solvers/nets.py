@@ -24,7 +24,7 @@ from dtrain.proto.files import read_net
 from dtrain.proto.sources import SourceMap
 from dtrain.solvers.settings import Settings
 
-Plan: TypeAlias = Callable[[Net], None]
+Plan: TypeAlias = Callable[[Net], None]  # called with each net before its parameters are laid out
 
 TRAIN_FIELDS = ("train_net_param", "train_net", "net_param", "net")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -267,3 +268,25 @@ def prefix_of(settings: Settings) -> Path:
     if not given:
         return own
     return Path(given) / own.name if given.endswith("/") or Path(given).is_dir() else Path(given)
+
+
+def newest(prefix: str | Path) -> Path | None:
+    """The solver state of the newest whole snapshot under a prefix; None if there is none.
+
+    A snapshot that is not whole is passed over with a warning.
+    """
+    base = Path(prefix)
+    pattern = re.compile(re.escape(base.name) + r"_iter_(\d+)" + re.escape(manifest.MANIFEST_SUFFIX))
+    folder = base.parent
+    files = folder.iterdir() if folder.is_dir() else ()
+    found = [(int(match[1]), file) for file in files if (match := pattern.fullmatch(file.name))]
+    for _, file in sorted(found, reverse=True):
+        try:
+            listed = manifest.read(file)
+            fault = manifest.fault_of(file, listed)
+        except SnapshotError as error:
+            fault = str(error)
+        if not fault:
+            return next(file.with_name(name) for name in listed.digests if ".solverstate" in name)
+        logger.warning("%s: this snapshot is not whole and is passed over: %s", file, fault)
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from typing import Any
 
 
 @functools.cache
@@ -31,3 +32,18 @@ def use(count: int) -> None:
     numba = sys.modules.get("numba")
     if numba is not None:
         numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+
+
+def lead_numba() -> None:
+    """Let numba's parallel loops run on the GNU OpenMP threads that oneDNN uses, as many as those are.
+
+    Call before the first parallel loop: the choice is the process's, and comes too late after it.
+    """
+    import numba
+
+    config: Any = numba.config
+    if _libgomp() is not None:
+        config.THREADING_LAYER = "omp"
+    count = in_use()
+    numba.set_num_threads(min(count, config.NUMBA_NUM_THREADS))
+    use(count)  # numba's start has set OpenMP's own number
