@@ -15,8 +15,6 @@ import lmdb
 
 from dtrain.errors import DataError
 
-_MAP_BYTES_LEAST = 1 << 20
-
 
 @final
 class Environment:
