@@ -12,7 +12,7 @@ import numpy as np
 
 from dtrain.kernels.array import SyncedArray
 from dtrain.layers.layer import Blobs, Count, Layer, scalar
-from dtrain.layers.loss import check_same_batch, normalization, normalizer, refuse_gradient
+from dtrain.layers.loss import check_same_batch, normalization, normalizer
 from dtrain.proto import dtrain_pb2 as pb
 
 
@@ -57,7 +57,9 @@ class SmoothL1Loss(Layer):
         top[0].data.plain_overwrite()[...] = total / self.divisor
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        refuse_gradient(self, propagate_down, "weights", 2, 3)
+        for blob, wanted in zip(bottom[2:], propagate_down[2:], strict=True):
+            if wanted:
+                blob.diff.clear()  # weights count as constants, even if a layer made them
         self.op.backward(
             bottom[0].data,
             bottom[1].data,

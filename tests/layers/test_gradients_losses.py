@@ -139,3 +139,42 @@ def test_embed_of_rows_that_occur_several_times(bias: str) -> None:
     fillers = 'weight_filler { type: "gaussian" } bias_filler { type: "gaussian" }'
     net = layer("Embed", "i", f"embed_param {{ num_output: 3 input_dim: 5 bias_term: {bias} {fillers} }}")
     check_gradient(net, {"i": labels(8, 4).reshape(2, 4)})
+
+
+@pytest.mark.parametrize("across", ["true", "false"])
+@pytest.mark.parametrize("shared", ["true", "false"])
+def test_normalize(across: str, shared: str) -> None:
+    filler = 'scale_filler { type: "uniform" min: 0.5 max: 2 }'
+    net = layer(
+        "Normalize", "x", f"norm_param {{ across_spatial: {across} channel_shared: {shared} {filler} }}"
+    )
+    check_gradient(net, {"x": scores(2, 3, 4, 2)})
+
+
+REGIONS = np.array(
+    [
+        [0, 0, 0, 7, 5],
+        [1, 2, 1, 11, 9],  # beyond the map
+        [1, 3, 3, 2, 2],  # malformed: at least one position
+        [0, 2.5, -1.5, 5.5, 4],
+        [0, 40, 40, 50, 50],  # outside: empty bins
+    ]
+)
+
+
+def spread(*shape: int) -> Values:
+    """Values without ties, 0.01 apart."""
+    count = int(np.prod(shape))
+    return np.random.default_rng(4).permutation(count).reshape(shape) * 0.01
+
+
+def test_roi_pooling() -> None:
+    net = layer("ROIPooling", "x r", "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 }")
+    check_gradient(net, {"x": spread(2, 3, 5, 6), "r": REGIONS}, step=1e-5)
+
+
+def test_psroi_pooling() -> None:
+    net = layer(
+        "PSROIPooling", "x r", "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 0.5 }"
+    )
+    check_gradient(net, {"x": scores(2, 18, 5, 6), "r": REGIONS})
