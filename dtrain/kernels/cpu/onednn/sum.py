@@ -17,7 +17,8 @@ from dtrain.kernels.cpu.onednn.steps import Steps, cpu, engine_of
 class Sum:
     """As kernels/cpu/sum.py says.
 
-    Layouts are looked at when the sum first runs: diffs get theirs from the consumers' backward passes.
+    The top takes its layout at once, since consumers of data are built on it. Layouts are looked at again
+    when the sum first runs: diffs get theirs from the consumers' backward passes.
     """
 
     def __init__(
@@ -34,6 +35,14 @@ class Sum:
         self.implementation = "oneDNN sum"
         self._steps: Steps | None = None
         self._key: tuple[int, ...] = ()
+        self._offer([cpu(b) for b in bottoms], cpu(top))
+
+    def _offer(self, parts: list[CpuStorage], y: CpuStorage) -> dnnl.Desc:
+        """The layout of the sum, which is that of the first part that has one."""
+        layout = next((x.desc for x in parts if x.layout is not None), parts[0].desc)
+        if y is not parts[0]:
+            y.offer_layout(layout)
+        return layout
 
     def forward(self, bottoms: Sequence[SyncedArray], top: SyncedArray) -> None:
         parts, y = [cpu(b) for b in bottoms], cpu(top)
@@ -44,9 +53,7 @@ class Sum:
         self._steps()
 
     def _build(self, parts: list[CpuStorage], y: CpuStorage) -> Steps:
-        layout = next((x.desc for x in parts if x.layout is not None), parts[0].desc)
-        if y is not parts[0]:
-            y.offer_layout(layout)
+        layout = self._offer(parts, y)
         steps = Steps(self._engine)
         sources = [steps.read(x, layout) for x in parts]
         if len(parts) == 1 and self.coefficients == [1.0]:
