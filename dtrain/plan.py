@@ -42,7 +42,6 @@ class Plan:
     def __init__(self, *, memory_format: str = "auto", agree: Agree | None = None) -> None:
         self.memory_format = memory_format
         self._agree: Agree = agree or (lambda choice: choice)
-        self.notes: list[str] = []  # what was done, for the start-up lines
 
     def __call__(self, net: Net) -> None:
         """Apply to a net whose parameters are not yet laid out; one for testing only fuses."""
@@ -50,8 +49,8 @@ class Plan:
         if isinstance(backend, CpuBackend) and net.scope.is_training:
             backend.memory_format = self._choose_format(net, backend)
         fused = fuse_relu(net)
-        if fused:
-            self.notes.append(f"{fused} ReLU layers fused into the layer before")
+        if net.scope.is_training:
+            logger.info("plan: %d ReLU layers fused into the layer before", fused)
         net.rebuild()
 
     def _choose_format(self, net: Net, backend: CpuBackend) -> str:
@@ -62,7 +61,7 @@ class Plan:
             choice, note = fastest_format(net)
         choice = self._agree(choice)
         if note:
-            self.notes.append(note)
+            logger.info("plan: %s", note)
         return choice
 
 

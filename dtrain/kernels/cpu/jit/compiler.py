@@ -1,4 +1,4 @@
-"""How loops are compiled: on numba's OpenMP layer, which shares its threads with oneDNN."""
+"""How loops over arrays are compiled."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numba
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined, unused-ignore]
-
 
 def parallel(function: _Function) -> _Function:
-    """Compile with `prange` over the threads of the process; the machine code is kept beside the source."""
+    """Compile with `prange` over the threads of the process; the machine code is kept beside the source.
+
+    Whoever runs it has called threads.lead_numba before.
+    """
     return cast(_Function, numba.njit(nogil=True, cache=True, parallel=True, error_model="numpy")(function))

@@ -8,6 +8,7 @@ import numba
 import numpy as np
 
 from dtrain.kernels.array import Plain, SyncedArray
+from dtrain.kernels.cpu import threads
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cpu.in_place import target
 from dtrain.kernels.cpu.jit.compiler import parallel
@@ -49,6 +50,7 @@ class Dropout:
     ) -> None:
         if ratio == 0 or not bottom.shape or backend.dtype != np.float32:
             raise Unsupported("dropout that copies, of a scalar, or not in float32")
+        threads.lead_numba()
         self.rank = rank
         self.size = size
         self.scale = np.float32(1 / (1 - ratio))
