@@ -11,6 +11,12 @@ from dtrain.kernels.backend import Backend
 from dtrain.kernels.cpu.labels import Mask, integers
 
 
+def sigmoid(x: Plain, out: Plain) -> None:
+    """1 / (1 + exp(-x)); nothing overflows."""
+    small = np.exp(-np.abs(x))
+    np.divide(np.where(x >= 0, np.ones_like(small), small), 1 + small, out=out)
+
+
 @final
 class SigmoidCrossEntropyLoss:
     """-t log p - (1 - t) log(1 - p), p = 1 / (1 + exp(-x)), over the targets that are not ignored.
@@ -40,8 +46,7 @@ class SigmoidCrossEntropyLoss:
         """dx = scale (p - t), zero where the target is ignored."""
         x, t = scores.plain(), targets.plain().reshape(scores.shape)
         dx = scores_diff.plain_overwrite()
-        small = np.exp(-np.abs(x))  # never overflows
-        np.divide(np.where(x >= 0, np.ones_like(small), small), 1 + small, out=dx)
+        sigmoid(x, dx)
         dx -= t
         dx *= scale
         counted = self._counted(t)
