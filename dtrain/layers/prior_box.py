@@ -45,7 +45,9 @@ class PriorBox(Layer):
         ratios = [1.0]
         for i, ratio in enumerate(param.aspect_ratio):
             if ratio <= 0:
-                raise self.bad_param(("prior_box_param", "aspect_ratio", i), "above 0", ratio)
+                raise self.error(
+                    f"aspect_ratio must be above 0, got {ratio}", "prior_box_param", "aspect_ratio", i
+                )
             if all(abs(ratio - known) >= CLOSE for known in ratios):
                 ratios += [ratio, 1 / ratio] if param.flip else [ratio]
         boxes = []
@@ -54,8 +56,11 @@ class PriorBox(Layer):
             boxes.append((side, side))
             if large:
                 if large[i] <= size:
-                    raise self.bad_param(
-                        ("prior_box_param", "max_size", i), f"more than min_size ({size:g})", large[i]
+                    raise self.error(
+                        f"max_size must be more than min_size ({size:g}), got {large[i]:g}",
+                        "prior_box_param",
+                        "max_size",
+                        i,
                     )
                 mean = sqrt(side * int(large[i]))
                 boxes.append((mean, mean))
