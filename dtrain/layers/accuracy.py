@@ -24,8 +24,8 @@ class Accuracy(Layer):
     num_tops = Count(1, 2)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
-        self.correct = 0
-        self.counted = 0
+        self.correct: int = 0
+        self.counted: int = 0
         if self.spec.accuracy_param.top_k < 1:
             raise self.bad_param(("accuracy_param", "top_k"), "at least 1", self.spec.accuracy_param.top_k)
 

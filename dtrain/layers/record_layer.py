@@ -45,16 +45,19 @@ class RecordLayer(DataSource):
             )
         if self.batch_size < 1:
             raise self.error(f"batch_size must be at least 1, got {self.batch_size}")
+        self.transformer = self._transformer()
+        first = self.reader.read(0)
+        self.image_shape = self.transformer.output_shape(first)
+        self.label_shape = () if len(first.labels) == 1 else (len(first.labels),)
+
+    def _transformer(self) -> Transformer:
         settings = TransformSettings.from_param(
             self.spec.transform_param,
             train=self.is_training,
             seed=self.scope.seed,
             where=f'{self.where("transform_param")}: layer "{self.name}" ({self.spec.type})',
         )
-        self.transformer = Transformer(settings, self.told())
-        first = self.reader.read(0)
-        self.image_shape = self.transformer.output_shape(first)
-        self.label_shape = () if len(first.labels) == 1 else (len(first.labels),)
+        return Transformer(settings, self.told())
 
     def told(self) -> str:
         """The layer as errors name it."""
@@ -123,6 +126,7 @@ class RecordLayer(DataSource):
         if self._feeder is not None:
             self._feeder.close()
             self._feeder = None
+        self.transformer = self._transformer()  # a resumed run has the seed of the run that it goes on with
 
     def close(self) -> None:
         """End the threads and give back the source."""

@@ -11,6 +11,7 @@ from typing import TypeAlias, final
 
 from dtrain.comm.communicator import Communicator
 from dtrain.comm.single import SingleCommunicator
+from dtrain.kernels.array import Plain
 from dtrain.metrics.recorder import Recorder
 from dtrain.metrics.reporter import Reporter, Reporters, Start, Step
 from dtrain.net import Net
@@ -130,6 +131,8 @@ class Solver:
                 agreed = self._votes.result()
                 if (param.snapshot and self.iter % param.snapshot == 0) or Request.SNAPSHOT in agreed:
                     self.snapshot()
+            if Request.SNAPSHOT in self._votes.agreed:  # a test was ended before the next step
+                self.snapshot()
         return Request.STOP not in self._votes.agreed
 
     def _forward_backward(self) -> float:
@@ -180,6 +183,10 @@ class Solver:
     def load_weights(self, path: str | Path) -> None:
         """Copy weights by layer name from a caffemodel, binary or HDF5, and give them to all ranks."""
         self._snapshots.load_weights(path)
+
+    def history(self) -> list[Plain]:
+        """What the rule keeps of each parameter, in the order of a solver state."""
+        return [array.plain() for array in self._updater.history()]
 
     def close(self) -> None:
         """Wait for the last snapshot; raises SnapshotError on every rank if one could not be written."""

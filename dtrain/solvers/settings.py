@@ -21,13 +21,16 @@ class Settings:
     source: SourceMap | None = None
 
     def where(self, *path: str | int) -> str:
-        """`file:line` of the field."""
-        return self.source.where(path) if self.source is not None else "solver"
+        """`file:line` of the field, of the first one if it is repeated; the file where it is not given."""
+        if self.source is None:
+            return "solver"
+        return self.source.where(path if self.source.line(path) else (*path, 0))
 
     def bad(self, field: str, rule: str, got: object, remedy: str = "") -> ConfigError:
         """The error for a field that breaks a rule."""
         tail = f"; {remedy}" if remedy else ""
-        return ConfigError(f"{self.where(field)}: {field} must be {rule}, got {got}{tail}")
+        told = f"{got:g}" if isinstance(got, float) else got
+        return ConfigError(f"{self.where(field)}: {field} must be {rule}, got {told}{tail}")
 
 
 def check(settings: Settings, num_test_nets: int) -> None:

@@ -1,7 +1,8 @@
 """A test pass over all ranks, whose score does not depend on how many they are.
 
 The batches of a pass are dealt to the ranks like cards. Every batch's outputs go into a row of their own, the
-rows are gathered, and the rows are summed in the order of the batches in float64 on every rank.
+rows are gathered, and the rows are summed in the order of the batches in float64 on every rank. An accuracy
+is all correct labels over all counted ones.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.comm.communicator import Communicator
+from dtrain.layers.accuracy import Accuracy
 from dtrain.layers.data_source import DataSource
 from dtrain.metrics.reporter import Score
 from dtrain.net import Net
@@ -20,6 +22,19 @@ from dtrain.solvers.outputs import num_outputs, output_values, told
 from dtrain.solvers.votes import Request, Votes
 
 Rows: TypeAlias = NDArray[np.float64]
+
+
+def accuracies(net: Net) -> dict[int, Accuracy]:
+    """The layers whose first top is an output, by the place of its value among those of all outputs."""
+    makers = {id(step.top[0]): step.layer for step in net.steps if step.top}
+    found = {}
+    place = 0
+    for name in net.outputs:
+        maker = makers.get(id(net.blobs[name]))
+        if isinstance(maker, Accuracy):
+            found[place] = maker
+        place += net.blobs[name].count
+    return found
 
 
 @final
@@ -39,24 +54,30 @@ class Tester:
         begin = time.perf_counter()
         rank, size = self._comm.rank, self._comm.size
         positions = [source.position() for source in self._sources]
-        rows = np.zeros((self.test_iter, 1 + num_outputs(self.net)), np.float64)
+        exact = accuracies(self.net)
+        rows = np.zeros((self.test_iter, 1 + num_outputs(self.net) + 2 * len(exact)), np.float64)
         for first in range(0, self.test_iter, size):
             self._votes.cast()
             batch = first + rank
             if batch < self.test_iter:
                 loss = self.net.forward()
-                rows[batch] = [loss, *output_values(self.net)]
+                labels = [count for layer in exact.values() for count in (layer.correct, layer.counted)]
+                rows[batch] = [loss, *output_values(self.net), *labels]
             if Request.STOP in self._votes.result():
                 for source, position in zip(self._sources, positions, strict=True):
                     source.seek(position)
                 return None
-        total = self._sum(rows) / self.test_iter
+        total = self._sum(rows)
+        means = total[: 1 + num_outputs(self.net)] / self.test_iter
+        counts = total[len(means) :].reshape(-1, 2)
+        for column, (correct, counted) in zip(exact, counts, strict=True):
+            means[1 + column] = correct / max(1, counted)
         return Score(
             iteration=iteration,
             net_id=self.net_id,
-            outputs=told(self.net, total[1:].tolist()),
+            outputs=told(self.net, means[1:].tolist()),
             seconds=time.perf_counter() - begin,
-            loss=float(total[0]) if compute_loss else None,
+            loss=float(means[0]) if compute_loss else None,
         )
 
     def _sum(self, rows: Rows) -> Rows:
