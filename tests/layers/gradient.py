@@ -54,7 +54,6 @@ class _Objective:
     def __init__(self, net: Net, inputs: dict[str, Values], rng: np.random.Generator) -> None:
         self.net = net
         self.values: dict[str, Values] = {name: np.array(value, np.float64) for name, value in inputs.items()}
-        self.start = [param.blob.data.plain().copy() for param in net.params.owned]
         net.reshape()
         weighted = {
             id(blob)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dtrain.kernels.array import SyncedArray
+from dtrain.kernels.cpu.inner_product import InnerProduct
+from dtrain.kernels.cpu.relu import ReLU
 from tests.layers.gradient import Values, check_gradient
 
 
@@ -12,20 +15,59 @@ def scores(*shape: int, seed: int = 7) -> Values:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-def test_a_wrong_gradient_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dtrain.kernels.cpu.relu import ReLU
+RELU = 'layer { name: "l" type: "ReLU" bottom: "x" top: "y" }'
+INNER_PRODUCT = """
+    layer { name: "l" type: "InnerProduct" bottom: "x" top: "y"
+            inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+"""
 
+
+def test_a_wrong_gradient_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = ReLU.backward
 
-    def wrong(self: ReLU, *arrays: object) -> None:
-        right(self, *arrays)  # type: ignore[arg-type]
-        arrays[-1].plain_mutable().reshape(-1)[0] += 1e-4  # type: ignore[attr-defined]
+    def wrong(self: ReLU, dy: SyncedArray, x: SyncedArray, dx: SyncedArray) -> None:
+        right(self, dy, x, dx)
+        dx.plain_mutable()[0, 0] += 1e-4
 
-    net = 'layer { name: "l" type: "ReLU" bottom: "x" top: "y" }'
-    check_gradient(net, {"x": scores(3, 4)})
+    check_gradient(RELU, {"x": scores(3, 4)})
     monkeypatch.setattr(ReLU, "backward", wrong)
     with pytest.raises(AssertionError, match="bottom x: backward gives"):
-        check_gradient(net, {"x": scores(3, 4)})
+        check_gradient(RELU, {"x": scores(3, 4)})
+
+
+def test_a_bottom_diff_left_unwritten_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = ReLU.backward
+
+    def wrong(self: ReLU, dy: SyncedArray, x: SyncedArray, dx: SyncedArray) -> None:
+        before = dx.plain()[0, 0]
+        right(self, dy, x, dx)
+        dx.plain_mutable()[0, 0] = before
+
+    monkeypatch.setattr(ReLU, "backward", wrong)
+    with pytest.raises(AssertionError, match="bottom x: backward left some of the diff unwritten"):
+        check_gradient(RELU, {"x": scores(3, 4)})
+
+
+def test_a_param_diff_that_is_overwritten_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = InnerProduct.backward
+
+    def wrong(
+        self: InnerProduct,
+        dy: SyncedArray,
+        x: SyncedArray,
+        w: SyncedArray,
+        dx: SyncedArray | None,
+        dw: SyncedArray | None,
+        db: SyncedArray | None,
+    ) -> None:
+        if dw is not None:
+            dw.clear()
+        right(self, dy, x, w, dx, dw, db)
+
+    check_gradient(INNER_PRODUCT, {"x": scores(3, 4)})
+    monkeypatch.setattr(InnerProduct, "backward", wrong)
+    with pytest.raises(AssertionError, match=r"param l\[0\]: a second backward must add to the diff"):
+        check_gradient(INNER_PRODUCT, {"x": scores(3, 4)})
 
 
 def labels(count: int, classes: int, seed: int = 3) -> Values:
