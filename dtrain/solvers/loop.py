@@ -96,6 +96,8 @@ class Solver:
                 self.snapshot()
             if finished:
                 self._look_back()
+            self._snapshots.wait()
+            if finished:
                 self.reporter.done()
             else:
                 self.reporter.stopped_early()
@@ -183,6 +185,11 @@ class Solver:
     def load_weights(self, path: str | Path) -> None:
         """Copy weights by layer name from a caffemodel, binary or HDF5, and give them to all ranks."""
         self._snapshots.load_weights(path)
+
+    @property
+    def exposed_s(self) -> float:
+        """Seconds that all steps so far spent on gradient sums which backward did not hide."""
+        return self._gradients.reducer.exposed_s_total
 
     def history(self) -> list[Plain]:
         """What the rule keeps of each parameter, in the order of a solver state."""
