@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dtrain.comm.communicator import Communicator
 from dtrain.comm.single import SingleCommunicator
 from dtrain.kernels.cpu.backend import CpuBackend
-from dtrain.proto.files import read_solver
+from dtrain.proto.files import read_net, read_solver
 from dtrain.solvers.loop import Solver
 from dtrain.solvers.nets import build_train_net
 from dtrain.solvers.settings import Settings
@@ -44,12 +44,18 @@ def make_solver(
     engine: str = "DEFAULT",
     comm: Communicator | None = None,
     prefix: Path | None = None,
+    batch: int = 6,
 ) -> Solver:
     """The configuration's solver, with random weights yet."""
     path = shared_path("golden", "solvers", f"{name}.solver.prototxt")
     param, source = read_solver(path)
     param.snapshot_prefix = str(prefix or "unused")
     group = comm or SingleCommunicator()
+    description, _ = read_net(path.parent / param.net)
+    for shape in description.layer[0].input_param.shape:
+        shape.dim[0] = batch
+    param.ClearField("net")
+    param.net_param.CopyFrom(description)
     net = build_train_net(Settings(param, source), CpuBackend(engine=engine), group, seed=1)
     return Solver(param, net, (), group, source=source)
 

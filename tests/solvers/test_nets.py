@@ -85,7 +85,7 @@ def test_test_nets_come_as_messages_then_files_then_the_common_net(folder: Path)
         ),
         ('train_net: "a.prototxt" test_iter: 1', r"test_iter must be given once per test net \(0 times\)"),
         (
-            'net: "a.prototxt" test_iter: 1',
+            'net: "a.prototxt" test_iter: 1 test_interval: -1',
             "test_interval must be at least 1 where test_iter is given, got -1",
         ),
         ('net: "a.prototxt" test_iter: 0 test_interval: 1', "test_iter must be at least 1, got 0"),
