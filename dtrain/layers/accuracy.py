@@ -8,7 +8,8 @@ from typing import final
 import numpy as np
 
 from dtrain.layers.layer import TWO, Blobs, Count, Layer
-from dtrain.layers.loss import check_label_count, locating_data_errors, refuse_gradient
+from dtrain.layers.loss import check_label_count, locating_data_errors
+from dtrain.layers.no_gradient import refuse_gradient
 
 
 @final
@@ -51,7 +52,8 @@ class Accuracy(Layer):
         top[0].data.plain_overwrite()[...] = self.correct / max(1, self.counted)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        refuse_gradient(self, propagate_down, "of a score that has no gradient", 0, 1)
+        for i in range(len(bottom)):
+            refuse_gradient(self, propagate_down, i)
 
     def allows_force_backward(self, bottom_index: int) -> bool:
         return False

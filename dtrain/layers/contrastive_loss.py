@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import final
 
 from dtrain.layers.layer import Blobs, Count, Layer, scalar
-from dtrain.layers.loss import check_same_batch, refuse_gradient
+from dtrain.layers.loss import check_same_batch
+from dtrain.layers.no_gradient import refuse_gradient
 
 
 @final
@@ -43,7 +44,7 @@ class ContrastiveLoss(Layer):
         top[0].data.plain_overwrite()[...] = total / bottom[0].shape[0]
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        refuse_gradient(self, propagate_down, "flags", 2)
+        refuse_gradient(self, propagate_down, 2)
         self.op.backward(
             bottom[0].data,
             bottom[1].data,

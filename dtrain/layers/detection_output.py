@@ -11,7 +11,7 @@ from typing import final
 from dtrain.kernels.boxes import Detection, Suppression
 from dtrain.layers.detection import coding, num_classes, num_priors
 from dtrain.layers.layer import Blobs, Count, Layer
-from dtrain.layers.loss import refuse_gradient
+from dtrain.layers.no_gradient import refuse_gradient
 
 NAME = "detection_output_param"
 
@@ -69,7 +69,8 @@ class DetectionOutput(Layer):
         top[0].data.plain_overwrite()[0, 0] = rows
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        refuse_gradient(self, propagate_down, "of detections, which have no gradient", 0, 1, 2, 3)
+        for i in range(len(bottom)):
+            refuse_gradient(self, propagate_down, i)
 
     def allows_force_backward(self, bottom_index: int) -> bool:
         return False

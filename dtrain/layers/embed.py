@@ -7,7 +7,8 @@ from typing import final
 
 from dtrain.kernels.array import SyncedArray
 from dtrain.layers.layer import Blobs, Layer
-from dtrain.layers.loss import locating_data_errors, refuse_gradient
+from dtrain.layers.loss import locating_data_errors
+from dtrain.layers.no_gradient import refuse_gradient
 
 
 @final
@@ -37,7 +38,7 @@ class Embed(Layer):
             self.op.forward(bottom[0].data, self.blobs[0].data, self._bias(), top[0].data)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        refuse_gradient(self, propagate_down, "indices", 0)
+        refuse_gradient(self, propagate_down, 0)
         wants = self.param_propagate_down
         self.op.backward(
             top[0].diff,

@@ -10,8 +10,8 @@ from dtrain.layers.loss import (
     check_label_count,
     check_same_batch,
     locating_data_errors,
-    refuse_gradient,
 )
+from dtrain.layers.no_gradient import refuse_gradient
 from dtrain.proto import dtrain_pb2 as pb
 
 
@@ -39,7 +39,7 @@ class HingeLoss(Layer):
         top[0].data.plain_overwrite()[...] = total / bottom[0].shape[0]
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        refuse_gradient(self, propagate_down, "labels", 1)
+        refuse_gradient(self, propagate_down, 1)
         if propagate_down[0]:
             scale = scalar(top[0].diff.plain()) / bottom[0].shape[0]
             self.op.backward(bottom[0].data, bottom[1].data, bottom[0].diff, scale)

@@ -19,8 +19,8 @@ from dtrain.layers.loss import (
     locating_data_errors,
     normalization,
     normalizer,
-    refuse_gradient,
 )
+from dtrain.layers.no_gradient import refuse_gradient
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.blobproto import blobproto_to_array
 from dtrain.proto.files import read_binary
@@ -92,7 +92,8 @@ class InfogainLoss(Layer):
         top[0].data.plain_overwrite()[...] = total / self.divisor
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        refuse_gradient(self, propagate_down, "labels or matrix", 1, 2)
+        for i in range(1, len(bottom)):
+            refuse_gradient(self, propagate_down, i)
         if propagate_down[0]:
             scale = scalar(top[0].diff.plain()) / self.divisor
             self.op.backward(self.prob.data, bottom[1].data, self._matrix(bottom), bottom[0].diff, scale)

@@ -5,7 +5,7 @@ Source: Caffe's LossParameter and LossLayer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dtrain.errors import DataError
@@ -66,17 +66,6 @@ def check_label_count(layer: Layer, bottom: Blobs, expected: int) -> None:
             f"one label per score vector of bottom[0] {bottom[0].shape} ({expected})",
             f"{bottom[1].count} {bottom[1].shape}",
         )
-
-
-def refuse_gradient(layer: Layer, propagate_down: Sequence[bool], what: str, *indices: int) -> None:
-    """Raise ConfigError if a bottom that has no gradient is asked for one."""
-    for i in indices:
-        if i < len(propagate_down) and propagate_down[i]:
-            raise layer.error(
-                f"bottom[{i}] ({what}) must not need a gradient, got propagate_down: true",
-                "propagate_down",
-                i,
-            )
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import final
 
 from dtrain.layers.layer import TWO, Blobs, Layer, scalar
-from dtrain.layers.loss import check_same_batch, ignore_label, normalization, normalizer, refuse_gradient
+from dtrain.layers.loss import check_same_batch, ignore_label, normalization, normalizer
+from dtrain.layers.no_gradient import refuse_gradient
 from dtrain.proto import dtrain_pb2 as pb
 
 
@@ -44,7 +45,7 @@ class SigmoidCrossEntropyLoss(Layer):
         top[0].data.plain_overwrite()[...] = total / self.divisor
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        refuse_gradient(self, propagate_down, "targets", 1)
+        refuse_gradient(self, propagate_down, 1)
         if propagate_down[0]:
             scale = scalar(top[0].diff.plain()) / self.divisor
             self.op.backward(bottom[0].data, bottom[1].data, bottom[0].diff, scale)

@@ -18,8 +18,8 @@ from dtrain.layers.loss import (
     locating_data_errors,
     normalization,
     normalizer,
-    refuse_gradient,
 )
+from dtrain.layers.no_gradient import refuse_gradient
 from dtrain.proto import dtrain_pb2 as pb
 
 
@@ -78,7 +78,7 @@ class SoftmaxWithLoss(Layer):
         top[0].data.plain_overwrite()[...] = total / self.divisor
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        refuse_gradient(self, propagate_down, "labels", 1)
+        refuse_gradient(self, propagate_down, 1)
         if propagate_down[0]:
             scale = scalar(top[0].diff.plain()) / self.divisor
             self.op.backward(self.prob.data, bottom[1].data, bottom[0].diff, scale)
