@@ -106,7 +106,7 @@ class Params:
                 *path,
             )
         for field in ("lr_mult", "decay_mult"):
-            if spec.HasField(field):  # type: ignore[arg-type]
+            if spec.HasField(field):
                 value = float(getattr(spec, field))
                 if not getattr(owner, f"has_{field}"):
                     setattr(owner, field, value)

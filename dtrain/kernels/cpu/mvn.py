@@ -58,6 +58,7 @@ class MVN:
         assert self.deviation is not None, "forward ran before"
         y = self.normalized
         if y is None:
+            assert self.center is not None, "forward ran before"
             y = (bottom.plain().reshape(self.rows, -1) - self.center) / self.deviation
         along = (dy * y).mean(axis=1, keepdims=True)
         np.subtract(dy, dy.mean(axis=1, keepdims=True), out=dx)
