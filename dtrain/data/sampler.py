@@ -19,6 +19,7 @@ from dtrain.data.hashing import Words, below, keyed, mix, mix_one
 Numbers = npt.NDArray[np.int64]
 
 _ROUNDS = 8  # a Feistel network is a pseudorandom permutation from 4 rounds on; more for short halves
+WINDOW_BLOCKS = 16  # blocks of a block-wise shuffle whose records are mixed with each other
 
 
 class Draw(NamedTuple):
@@ -83,7 +84,35 @@ def _permute(
         records[n] = value
 
 
-def records_of(samples: Numbers, num_records: int, shuffle_seed: int | None, skip: int = 0) -> Numbers:
+def permuted_in_blocks(positions: Numbers, num_records: int, seed: int, epoch: int, block: int) -> Numbers:
+    """`permuted` for slow disks: an order in which short stretches of an epoch read few places of the source.
+
+    The source is cut into blocks of `block` records and the blocks are put in a random order; then the
+    records of every WINDOW_BLOCKS blocks that follow each other in it are mixed. The records that fill no
+    whole block at the end of the source are a block too, somewhere among the others.
+    """
+    window = block * WINDOW_BLOCKS
+    windows = positions // window
+    mixed = np.empty_like(positions)
+    for number in np.unique(windows).tolist():
+        inside, start = windows == number, number * window
+        length = min(window, num_records - start)
+        own_seed = int(keyed(seed, epoch, number)[0])
+        mixed[inside] = start + permuted(positions[inside] - start, length, own_seed, epoch)
+    num_blocks, rest = divmod(num_records, block)
+    rest_start = int(below(keyed(seed, epoch, -1), np.array([num_blocks + 1]))[0]) * block
+    if rest == 0:
+        rest_start = num_records
+    in_rest = (mixed >= rest_start) & (mixed < rest_start + rest)
+    blocks, places = np.divmod(np.where(mixed >= rest_start + rest, mixed - rest, mixed), block)
+    records = np.where(in_rest, num_blocks * block + mixed - rest_start, places)
+    records[~in_rest] += permuted(blocks[~in_rest], num_blocks, seed, epoch) * block
+    return records
+
+
+def records_of(
+    samples: Numbers, num_records: int, shuffle_seed: int | None, skip: int = 0, shuffle_block: int = 0
+) -> Numbers:
     """The record behind each sample: in the source's order, or shuffled anew every epoch."""
     epochs, positions = epoch_of(samples + skip, num_records)
     if shuffle_seed is None:
@@ -91,7 +120,12 @@ def records_of(samples: Numbers, num_records: int, shuffle_seed: int | None, ski
     records = np.empty_like(positions)
     for epoch in np.unique(epochs).tolist():
         inside = epochs == epoch
-        records[inside] = permuted(positions[inside], num_records, shuffle_seed, epoch)
+        if shuffle_block > 0:
+            records[inside] = permuted_in_blocks(
+                positions[inside], num_records, shuffle_seed, epoch, shuffle_block
+            )
+        else:
+            records[inside] = permuted(positions[inside], num_records, shuffle_seed, epoch)
     return records
 
 
@@ -106,12 +140,15 @@ class TrainSchedule:
     size: int = 1
     consumed: int = 0
     shuffle_seed: int | None = None
+    shuffle_block: int = 0
+    """Records that a shuffle leaves side by side; 0 mixes all records."""
     skip: int = 0
 
     def __call__(self, n: int) -> Draw:
         consumed = self.consumed + n * self.batch_size * self.size
         samples = local_samples(consumed, self.batch_size, self.rank, self.size)
-        return Draw(records_of(samples, self.num_records, self.shuffle_seed, self.skip), samples)
+        records = records_of(samples, self.num_records, self.shuffle_seed, self.skip, self.shuffle_block)
+        return Draw(records, samples)
 
 
 @final

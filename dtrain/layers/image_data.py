@@ -29,6 +29,7 @@ class ImageData(RecordLayer):
         self.num_threads = param.threads if param.HasField("threads") else 1
         self.rand_skip = param.rand_skip
         self.shuffle = param.shuffle
+        self.shuffle_block = 0
         return ImageListReader(
             param.source,
             root_folder=param.root_folder,

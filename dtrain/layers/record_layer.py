@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
+
 from dtrain.data.feeder import Feeder, Schedule
 from dtrain.data.reader import Reader
-from dtrain.data.sampler import TestSchedule, TrainSchedule, skip_of
+from dtrain.data.sampler import Numbers, TestSchedule, TrainSchedule, skip_of
 from dtrain.data.transform_settings import TransformSettings
 from dtrain.data.transformer import Transformer
 from dtrain.errors import DataError
@@ -28,6 +30,7 @@ class RecordLayer(DataSource):
     num_threads: int
     rand_skip: int
     shuffle: bool
+    shuffle_block: int
 
     @abstractmethod
     def open(self) -> Reader:
@@ -35,6 +38,8 @@ class RecordLayer(DataSource):
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.waited_s = 0.0
+        self.records: Numbers = np.empty(0, np.int64)
+        """Numbers in the reader of the records of the last batch."""
         self._served = 0  # local batches since the last seek
         self._consumed = 0  # where the last seek went
         self._feeder: Feeder | None = None
@@ -80,6 +85,7 @@ class RecordLayer(DataSource):
                 name=self.name,
             )
         batch = self._feeder.next()
+        self.records = batch.indices
         self.waited_s += self._feeder.wait_s
         self._served += 1
         top[0].data.take(batch.data)
@@ -109,6 +115,7 @@ class RecordLayer(DataSource):
             size=scope.size,
             consumed=self._consumed,
             shuffle_seed=scope.seed if self.shuffle else None,
+            shuffle_block=self.shuffle_block,
             skip=skip_of(self.rand_skip, scope.seed),
         )
 

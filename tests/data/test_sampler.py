@@ -4,10 +4,19 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtrain.data.sampler import TestSchedule, TrainSchedule, permuted, records_of, skip_of
+from dtrain.data.sampler import (
+    WINDOW_BLOCKS,
+    TestSchedule,
+    TrainSchedule,
+    permuted,
+    permuted_in_blocks,
+    records_of,
+    skip_of,
+)
 
 seeds = st.integers(-(2**40), 2**40)
 shuffles = st.one_of(st.none(), seeds)
+blocks = st.integers(0, 40)
 
 
 def global_order(num_records, batch_size, size, steps, **options):
@@ -25,16 +34,39 @@ def global_order(num_records, batch_size, size, steps, **options):
     return order
 
 
+@settings(deadline=None)
 @given(num=st.integers(1, 3000), seed=seeds, epoch=st.integers(0, 10**6))
 def test_a_shuffled_epoch_holds_every_record_once(num, seed, epoch):
     order = permuted(np.arange(num), num, seed, epoch)
     assert np.array_equal(np.sort(order), np.arange(num))
 
 
-@given(num=st.integers(1, 500), seed=shuffles, skip=st.integers(0, 1000), start=st.integers(0, 4))
-def test_every_epoch_of_the_job_holds_every_record_once(num, seed, skip, start):
+@settings(deadline=None)
+@given(num=st.integers(1, 3000), seed=seeds, epoch=st.integers(0, 10**6), block=st.integers(1, 400))
+def test_an_epoch_shuffled_in_blocks_holds_every_record_once(num, seed, epoch, block):
+    order = permuted_in_blocks(np.arange(num), num, seed, epoch, block)
+    assert np.array_equal(np.sort(order), np.arange(num))
+
+
+def test_a_shuffle_in_blocks_reads_few_places_at_a_time_and_spreads_them_over_the_epochs():
+    block, num = 20, 20_013
+    orders = [permuted_in_blocks(np.arange(num), num, 1, epoch, block) for epoch in (0, 1)]
+    for order in orders:
+        window = order[: WINDOW_BLOCKS * block]
+        assert len(np.unique(window // block)) <= WINDOW_BLOCKS + 1
+        assert (np.diff(window) == 1).mean() < 0.02
+        assert abs(np.corrcoef(np.arange(num), order)[0, 1]) < 0.1
+    assert (orders[0] == orders[1]).mean() < 0.02
+    assert set(orders[0][:100]) != set(orders[1][:100])
+
+
+@settings(deadline=None)
+@given(
+    num=st.integers(1, 500), seed=shuffles, skip=st.integers(0, 1000), start=st.integers(0, 4), block=blocks
+)
+def test_every_epoch_of_the_job_holds_every_record_once(num, seed, skip, start, block):
     samples = np.arange(num) + start * num - skip % num + (num if skip % num else 0)
-    records = records_of(samples, num, seed, skip)
+    records = records_of(samples, num, seed, skip, block)
     assert np.array_equal(np.sort(records), np.arange(num))
 
 
@@ -46,9 +78,10 @@ def test_every_epoch_of_the_job_holds_every_record_once(num, seed, skip, start):
     steps=st.integers(1, 5),
     seed=shuffles,
     skip=st.integers(0, 50),
+    block=blocks,
 )
-def test_the_global_order_is_the_same_at_any_number_of_ranks(num, batch, size, steps, seed, skip):
-    options = {"shuffle_seed": seed, "skip": skip}
+def test_the_global_order_is_the_same_at_any_number_of_ranks(num, batch, size, steps, seed, skip, block):
+    options = {"shuffle_seed": seed, "skip": skip, "shuffle_block": block}
     alone = global_order(num, batch * size, 1, steps, **options)
     assert global_order(num, batch, size, steps, **options) == alone
 
@@ -59,11 +92,13 @@ def test_the_global_order_is_the_same_at_any_number_of_ranks(num, batch, size, s
     before=st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 6)),
     after=st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 6)),
     seed=shuffles,
+    block=blocks,
 )
-def test_a_resume_at_another_size_reads_exactly_the_remaining_samples(num, before, after, seed):
-    first = global_order(num, *before, shuffle_seed=seed)
-    second = global_order(num, *after, shuffle_seed=seed, consumed=len(first))
-    assert first + second == global_order(num, 1, 1, len(first) + len(second), shuffle_seed=seed)
+def test_a_resume_at_another_size_reads_exactly_the_remaining_samples(num, before, after, seed, block):
+    options = {"shuffle_seed": seed, "shuffle_block": block}
+    first = global_order(num, *before, **options)
+    second = global_order(num, *after, consumed=len(first), **options)
+    assert first + second == global_order(num, 1, 1, len(first) + len(second), **options)
 
 
 def test_without_shuffle_the_order_is_that_of_the_source():
@@ -101,6 +136,7 @@ def test_a_billion_records_are_shuffled_without_a_table():
     assert len(np.unique(records)) == len(np.unique(positions))
 
 
+@settings(deadline=None)
 @given(limit=st.integers(1, 10**6), seed=seeds)
 def test_rand_skip_is_below_its_limit_and_repeats(limit, seed):
     assert 0 <= skip_of(limit, seed) < limit
@@ -112,6 +148,7 @@ def test_rand_skip_depends_on_the_seed():
     assert skip_of(0, 1) == 0
 
 
+@settings(deadline=None)
 @given(
     num=st.integers(1, 60),
     batch=st.integers(1, 8),

@@ -30,7 +30,7 @@ NET = """
 name: "tiny"
 layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN }
   transform_param { scale: 0.01 mirror: true }
-  data_param { source: "SOURCE" backend: LMDB batch_size: BATCH } }
+  data_param { source: "SOURCE" backend: LMDB batch_size: BATCH FIELDS } }
 layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TEST }
   transform_param { scale: 0.01 }
   data_param { source: "SOURCE" backend: LMDB batch_size: 5 } }
@@ -71,14 +71,19 @@ def make_solver(
     signals: Signals | None = None,
     seed: int = 3,
     engine: str = "DEFAULT",
+    data: str = "",
 ) -> Solver:
-    """A solver of NET; `settings` come on top of SOLVER's. Snapshots go beside the LMDB."""
+    """A solver of NET; `settings` come on top of SOLVER's, `data` of the training layer's data_param.
+
+    Snapshots go beside the LMDB.
+    """
     param = pb.SolverParameter()
     asked = pb.SolverParameter()
     text.parse(SOLVER, param)
     text.parse(settings, asked)
     param.MergeFrom(asked)
-    text.parse(NET.replace("SOURCE", str(source)).replace("BATCH", str(batch)), param.net_param)
+    net_text = NET.replace("SOURCE", str(source)).replace("BATCH", str(batch)).replace("FIELDS", data)
+    text.parse(net_text, param.net_param)
     if not param.snapshot_prefix:
         param.snapshot_prefix = str(source.parent / "tiny")
     group = comm or SingleCommunicator()
