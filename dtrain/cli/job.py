@@ -1,22 +1,32 @@
-"""What surrounds a run on every rank: its communicator, its log, its metrics, and how it ends."""
+"""What surrounds a run on every rank: its communicator, its log, its metrics, and how it ends.
+
+A fault of the input mostly strikes all ranks alike. Where ranks build what they need, `agreed` makes it one
+error that one rank tells; a fault while they run strikes when it will, and ends the job under its rank's
+name.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from dtrain.comm.abort import agree, ending_together
+from dtrain.comm.abort import AgreedError, agree, ending_together
 from dtrain.comm.communicator import Communicator
-from dtrain.comm.launcher import connect
-from dtrain.errors import DtrainError
+from dtrain.comm.launcher import connect, declared
+from dtrain.errors import ConfigError, DtrainError
 from dtrain.metrics.progress import Show, open_reporter
 from dtrain.metrics.prometheus import MetricsServer, TextfileWriter
 from dtrain.metrics.recorder import Recorder
 from dtrain.metrics.reporter import Reporter
+from dtrain.net import Net
+
+INPUT_LOGGER = "dtrain.proto"  # warns of what a file holds, which is the same on every rank
 
 
 @final
@@ -46,7 +56,6 @@ def open_job(telling: Telling) -> Iterator[Job]:
     """Connect the ranks and open log and metrics; a fault on any rank ends all of them, told once."""
     comm = connect()
     with ExitStack() as stack:
-        stack.callback(comm.close)
         stack.enter_context(ending_together(comm))
         recorder = Recorder()
         with agreed(comm):
@@ -58,6 +67,7 @@ def open_job(telling: Telling) -> Iterator[Job]:
                 recorder=recorder,
             )
             stack.callback(reporter.close)
+            stack.callback(_tell_input_once(comm.rank))
             if telling.metrics_port is not None:
                 server = MetricsServer(
                     recorder,
@@ -71,14 +81,53 @@ def open_job(telling: Telling) -> Iterator[Job]:
                 writer = TextfileWriter(recorder, telling.metrics_textfile, rank=comm.rank)
                 stack.callback(writer.close)
         yield Job(comm, reporter, recorder)
+    comm.close()
+
+
+def _tell_input_once(rank: int) -> Callable[[], None]:
+    """Leave warnings about input files to rank 0; call the result to undo it."""
+    logger = logging.getLogger(INPUT_LOGGER)
+    former = logger.level
+    logger.setLevel(logging.ERROR if rank else former)
+    return lambda: logger.setLevel(former)
 
 
 @contextmanager
 def agreed(comm: Communicator) -> Iterator[None]:
-    """Run a body in which no collective is called; its DtrainError on any rank is raised on all."""
+    """Run a body whose DtrainError on any rank is raised on all of them. Collective.
+
+    A body may call collectives if nothing in it can fail between a `meet` and the collectives behind it.
+    """
     fault: DtrainError | None = None
     try:
         yield
+    except AgreedError:
+        raise
     except DtrainError as error:
         fault = error
     agree(comm, fault)
+
+
+def meeting(comm: Communicator, plan: Callable[[Net], None] | None) -> Callable[[Net], None]:
+    """The plan of a net that is built in an `agreed` body.
+
+    A net calls its plan behind everything in its prototxt that can be wrong and before its first collective;
+    a rank that has failed by then waits at the end of the body, and here the others meet it.
+    """
+
+    def meet(net: Net) -> None:
+        agree(comm, None)
+        if plan is not None:
+            plan(net)
+
+    return meet
+
+
+def refuse_ranks(command: str) -> None:
+    """Raise where several processes were started for what one does."""
+    job = declared(os.environ)
+    if job is not None and job.size > 1:
+        raise ConfigError(
+            f"environment: {job.variable} must be 1 for dtrain {command}, which one process does, "
+            f"got {job.size}; start it without mpirun"
+        )

@@ -1,60 +1,73 @@
 """`dtrain COMMAND ...`: finds the command, and tells errors as one line.
 
-`dtrain solver.prototxt` is short for `dtrain train solver.prototxt`. Options may be spelled with one dash
-and underscores, as Caffe's are.
+A command exists because its file does: `dtrain time` is in time_command.py.
+`dtrain solver.prototxt` is short for `dtrain train solver.prototxt`. Options may be spelled as Caffe's are:
+with one dash, with underscores, and yes-or-no options with =true or =false.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import pkgutil
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Any, Final
 
-import click
 import typer
 
-import dtrain
+import dtrain.cli
+from dtrain.cli.app import app
 from dtrain.errors import DtrainError
 
-app = typer.Typer(
-    name="dtrain",
-    help="Train Caffe-style nets on one process or on many: mpirun -n 8 dtrain solver.prototxt",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help", "-help"], "max_content_width": 100},
-)
+HELP: Final = ("", "-h", "--help")
+GLOBAL: Final = (*HELP, "--version")
+SUFFIX: Final = "_command"
+SWITCHES: Final = ("gray", "shuffle", "encoded", "check-size")  # what gflags lets a caller say yes or no to
+RANK_VARIABLES: Final = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
-COMMANDS = ("train", "test", "time", "convert")
-RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
+_OPTION = re.compile(r"--?([A-Za-z][\w-]+)(=.*)?", re.DOTALL)
+_TRUE, _FALSE = ("=true", "=t", "=1", "=yes", "=y"), ("=false", "=f", "=0", "=no", "=n")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"dtrain {dtrain.__version__}")
-        raise typer.Exit
+def spelled(arguments: Sequence[str]) -> list[str]:
+    """The arguments with every option as `--its-name`; a switch is there or not, as its value says.
+
+    Source of the spellings: gflags, which reads the command lines of Caffe's tools.
+    """
+    words: list[str] = []
+    for place, word in enumerate(arguments):
+        if word == "--":
+            return [*words, *arguments[place:]]
+        option = _OPTION.fullmatch(word)
+        if option is None:
+            words.append(word)
+            continue
+        name, value = option[1].replace("_", "-"), option[2] or ""
+        if name in SWITCHES and value.lower() in _TRUE:
+            value = ""
+        off = name in SWITCHES and value.lower() in _FALSE
+        if not off and not (name.startswith("no") and name[2:] in SWITCHES and not value):
+            words.append(f"--{name}{value}")
+    return words
 
 
-@app.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", "-version", help="Print the version.", callback=_show_version, is_eager=True
-        ),
-    ] = False,
-) -> None:
-    """Options before any command."""
+@functools.cache
+def commands() -> tuple[str, ...]:
+    """The names of all commands."""
+    modules = [module.name for module in pkgutil.iter_modules(dtrain.cli.__path__)]
+    return tuple(name.removesuffix(SUFFIX) for name in modules if name.endswith(SUFFIX))
 
 
-def with_command(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `train` put before a solver file or an option of training."""
-    first = arguments[0] if arguments else ""
-    is_global = first in ("", "-h", "--help", "-help", "--version", "-version")
-    return list(arguments) if is_global or first in COMMANDS else ["train", *arguments]
+def with_command(words: Sequence[str]) -> list[str]:
+    """The words with `train` put before a solver file or an option of training."""
+    first = words[0] if words else ""
+    if first.replace("-", "_") in commands():
+        return [first.replace("-", "_"), *words[1:]]
+    return list(words) if first in GLOBAL else ["train", *words]
 
 
 def speaks() -> bool:
@@ -63,27 +76,44 @@ def speaks() -> bool:
     return not given or given[0] == "0"
 
 
+def tell(text: str) -> None:
+    """One line of error from one rank."""
+    if speaks():
+        sys.stderr.write(f"error: {text}\n")
+
+
+def usage_error() -> type[Exception]:
+    """What typer raises for a wrong command line: click's own class, or that of typer's copy of click."""
+    return next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; the exit status."""
-    words = with_command(arguments)
-    for name in COMMANDS:
-        if words and (words[0] == name or words[0] not in COMMANDS):
-            importlib.import_module(f"dtrain.cli.{name}_command")
+    words = with_command(spelled(arguments))
+    named = words[0] if words else ""
+    for name in commands():
+        if name == named or named in HELP:
+            importlib.import_module(f"dtrain.cli.{name}{SUFFIX}")
     try:
         status = app(words, standalone_mode=False)
-    except click.ClickException as error:
-        if speaks():
-            error.show()
-        return error.exit_code
-    except click.exceptions.Abort:
-        return 130
-    except KeyboardInterrupt:
-        sys.stderr.write("dtrain: interrupted\n")
-        return 130
+    except usage_error() as error:
+        return _wrong_usage(error, named)
+    except (typer.Abort, KeyboardInterrupt):
+        tell("interrupted")
+        return INTERRUPTED
     except DtrainError as error:
-        sys.stderr.write(f"error: {error}\n")
+        tell(str(error))
         return 1
     return int(status or 0)
+
+
+def _wrong_usage(error: Any, command: str) -> int:
+    if type(error).__name__ != "NoArgsIsHelpError":
+        message = " ".join(error.format_message().split()).rstrip(".")
+        tell(f"command line: {message}; see dtrain {command} --help".replace("  ", " "))
+    elif speaks():
+        sys.stderr.write(f"{error.format_message()}\n")
+    return int(error.exit_code)
 
 
 def main() -> None:

@@ -9,23 +9,25 @@ from typing import Annotated
 import typer
 
 from dtrain.cli import options as o
+from dtrain.cli.app import app
 from dtrain.cli.device import choose_backend
-from dtrain.cli.job import Job, Telling, agreed, open_job
-from dtrain.cli.main import app
+from dtrain.cli.inputs import AUTO, newest_snapshot, read_settings
+from dtrain.cli.job import Job, Telling, agreed, meeting, open_job
 from dtrain.comm.communicator import Communicator
 from dtrain.comm.launcher import describe
-from dtrain.errors import ConfigError
+from dtrain.errors import ConfigError, unknown_name
 from dtrain.kernels.backend import Backend
 from dtrain.layers.record_layer import RecordLayer
 from dtrain.metrics.progress import Show
 from dtrain.net import Net
-from dtrain.plan import Plan
-from dtrain.proto.files import read_solver
+from dtrain.plan import MEMORY_FORMATS, Plan
 from dtrain.solvers.loop import Solver
+from dtrain.solvers.lr_policy import LearningRate
 from dtrain.solvers.nets import build_test_nets, build_train_net, seed_of
-from dtrain.solvers.settings import Settings
+from dtrain.solvers.rules import rule_of
+from dtrain.solvers.settings import Settings, check
 from dtrain.solvers.signals import Signals, effect_of
-from dtrain.solvers.snapshots import newest
+from dtrain.solvers.snapshots import prefix_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,22 +35,34 @@ Snapshot = Annotated[
     str,
     typer.Option(
         "--snapshot",
-        "-snapshot",
+        metavar="FILE",
         help="Go on from this .solverstate; auto takes the newest whole one, or starts anew.",
         show_default=False,
     ),
 ]
 SigintEffect = Annotated[
-    str, typer.Option("--sigint-effect", "-sigint_effect", help="On Ctrl-C: stop, snapshot or none.")
+    str, typer.Option("--sigint-effect", metavar="EFFECT", help="On Ctrl-C: stop, snapshot or none.")
 ]
 SighupEffect = Annotated[
-    str, typer.Option("--sighup-effect", "-sighup_effect", help="On SIGHUP: stop, snapshot or none.")
+    str, typer.Option("--sighup-effect", metavar="EFFECT", help="On SIGHUP: stop, snapshot or none.")
 ]
 
+EPILOG = """\b
+Examples:
+  dtrain configs/lenet/solver.prototxt                       one process
+  mpirun -n 2 dtrain configs/lenet/solver.prototxt           two, each with its share of the data
+  mpirun -n 2 dtrain train --snapshot auto SOLVER            from the newest snapshot on
+  dtrain train SOLVER --weights bvlc_reference_caffenet.caffemodel
+  dtrain train -solver=SOLVER -sighup_effect=stop            as caffe spells it
 
-@app.command()
+Ctrl-C stops after the present iteration and takes a snapshot, a second Ctrl-C ends at once. SIGTERM takes a
+snapshot and stops, SIGHUP takes a snapshot and goes on.
+"""
+
+
+@app.command(epilog=EPILOG)
 def train(
-    solver: o.Solver = "",
+    solver: o.SolverFile = "",
     solver_flag: o.SolverFlag = "",
     snapshot: Snapshot = "",
     weights: o.Weights = "",
@@ -83,40 +97,35 @@ def train(
                     "command line: at most one of -snapshot and -weights must be given, got both"
                 )
             settings.param.weights.extend(o.split(weights))
+            check_rule(settings)
             signals = Signals(
                 effect_of(sigint_effect, "-sigint_effect"), effect_of(sighup_effect, "-sighup_effect")
             )
+            planner = planner_of(plan, job.comm)
             backend = choose_backend(settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine)
-        trainer = build_solver(settings, backend, job, signals, plan)
+        trainer = build_solver(settings, backend, job, signals, planner)
         trainer.solve(resume_path(snapshot, settings, job.comm))
 
 
-def read_settings(argument: str, flag: str, level: int, stages: list[str]) -> Settings:
-    """The solver file that the command line names once."""
-    if bool(argument) == bool(flag):
-        got = "both" if flag else "none"
-        raise ConfigError(f"command line: the solver's prototxt must be given once, got {got}; dtrain SOLVER")
-    param, source = read_solver(Path(argument or flag))
-    settings = Settings(param, source)
-    if level:
-        param.train_state.level = level
-    param.train_state.stage.extend(stages)
-    if not param.snapshot_prefix:
-        param.snapshot_prefix = str(Path(argument or flag).with_suffix(""))
-    elif Path(param.snapshot_prefix).is_dir():
-        param.snapshot_prefix = str(Path(param.snapshot_prefix) / Path(argument or flag).stem)
-    return settings
+def check_rule(settings: Settings) -> None:
+    """Raise what a solver would for its settings, before any net is built."""
+    check(settings, len(settings.param.test_iter))
+    LearningRate(settings)
+    rule_of(settings)
 
 
-def build_solver(settings: Settings, backend: Backend, job: Job, signals: Signals, plan: str) -> Solver:
-    """The solver with its nets; collective."""
+def build_solver(
+    settings: Settings, backend: Backend, job: Job, signals: Signals, planner: Plan | None
+) -> Solver:
+    """The solver with its nets. Collective."""
     comm = job.comm
-    planner = planner_of(plan, comm)
     for line in describe(comm):
         logger.info("%s", line)
     seed = seed_of(settings, comm)
-    train_net = build_train_net(settings, backend, comm, seed, planner)
-    test_nets = build_test_nets(settings, backend, comm, seed, train_net, planner)
+    with agreed(comm):
+        train_net = build_train_net(settings, backend, comm, seed, meeting(comm, planner))
+    with agreed(comm):
+        test_nets = build_test_nets(settings, backend, comm, seed, train_net, planner)
     tell_scale(settings, train_net, comm)
     return Solver(
         settings.param,
@@ -134,14 +143,14 @@ def planner_of(switch: str, comm: Communicator) -> Plan | None:
     """The plan that --plan asks for; every rank takes the memory format that rank 0 found fastest."""
     if switch == "off":
         return None
-    formats = {"auto": "auto", "blocked": "blocked", "channels_last": "channels_last"}
+    formats = ("auto", *MEMORY_FORMATS)
     if switch not in formats:
-        raise ConfigError(f"--plan must be one of {', '.join((*formats, 'off'))}, got {switch}")
+        raise ConfigError(f"--plan: {unknown_name('plan', switch, (*formats, 'off'))}")
 
     def first_of(choice: str) -> str:
         return str(comm.allgather_object(choice)[0])
 
-    return Plan(memory_format=formats[switch], agree=first_of)
+    return Plan(memory_format=switch, agree=first_of)
 
 
 def tell_scale(settings: Settings, net: Net, comm: Communicator) -> None:
@@ -168,15 +177,10 @@ def tell_scale(settings: Settings, net: Net, comm: Communicator) -> None:
 
 
 def resume_path(snapshot: str, settings: Settings, comm: Communicator) -> Path | None:
-    """The snapshot to go on from; `auto` is the newest whole one that rank 0 sees, or none."""
-    if not snapshot:
-        return None
-    if snapshot != "auto":
-        return Path(snapshot)
-    found = newest(Path(settings.param.snapshot_prefix)) if comm.rank == 0 else None
-    chosen = comm.allgather_object(None if found is None else str(found))[0]
-    if chosen is None:
-        logger.info("no whole snapshot of %s yet: starting anew", settings.param.snapshot_prefix)
-        return None
-    logger.info("going on from %s", chosen)
-    return Path(chosen)
+    """The snapshot to go on from; `auto` is the newest whole one, or none. Collective."""
+    if snapshot != AUTO:
+        return Path(snapshot) if snapshot else None
+    found = newest_snapshot(settings, comm)
+    if found is None:
+        logger.info("no whole snapshot of %s yet: starting anew", prefix_of(settings))
+    return found

@@ -132,6 +132,14 @@ class Layer(ABC):
         """Memory that the layer holds beside its blobs, for the memory report."""
         return 0
 
+    def implementations(self) -> list[str]:
+        """What computes this layer, each name once, as the operators that it keeps in attributes tell."""
+        kept = [
+            one for value in vars(self).values() for one in (value if isinstance(value, list) else [value])
+        ]
+        names = [getattr(one, "implementation", None) for one in kept if one is not self.ops]
+        return list(dict.fromkeys(name for name in names if isinstance(name, str)))
+
     # -- what subclasses use
 
     @property
