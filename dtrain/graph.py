@@ -90,7 +90,7 @@ def with_splits(
                 split = pb.LayerParameter(name=split_layer(layer.name, name, j), type="Split", bottom=[name])
                 split.top.extend(split_blob(layer.name, name, j, k) for k in range(count))
                 if (i, j) in loss_weight:
-                    split.loss_weight.append(loss_weight[i, j])
+                    split.loss_weight.extend([loss_weight[i, j]] + [0.0] * (count - 1))
                     given[i, j] = 1
                 out.append(split)
                 out_origins.append(origins[i])
