@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 from dtrain.kernels.array import Plain, Shape, SyncedArray
+
+
+@final
+class Unsupported(Exception):
+    """An implementation does not compute an operator with these shapes or types; the next one may."""
 
 
 class Backend(ABC):

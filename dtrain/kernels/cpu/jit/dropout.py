@@ -8,11 +8,11 @@ import numba
 import numpy as np
 
 from dtrain.kernels.array import Plain, SyncedArray
+from dtrain.kernels.backend import Unsupported
 from dtrain.kernels.cpu import threads
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cpu.in_place import target
 from dtrain.kernels.cpu.jit.compiler import parallel
-from dtrain.kernels.cpu.onednn.library import Unsupported
 
 ROW_BLOCKS = 8  # pieces of a row, so that few long rows keep all threads busy
 

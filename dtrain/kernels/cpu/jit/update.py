@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, final
 import numba
 import numpy as np
 
+from dtrain.kernels.backend import Unsupported
 from dtrain.kernels.cpu import threads
-from dtrain.kernels.cpu.onednn.library import Unsupported
 from dtrain.kernels.update_rule import Place, Slice, UpdateRule
 
 if TYPE_CHECKING:
