@@ -47,6 +47,15 @@ class SyncedArray(ABC):
         """Room for all values in Caffe's order, contents undefined; the plain side becomes the newest."""
 
     @abstractmethod
+    def lend_plain(self) -> Plain:
+        """The values in Caffe's order, for someone who keeps them and may write to them at any time.
+
+        From now on a kernel reads what stands there when it starts, and what it writes stands there when it
+        has ended; that costs a copy each time unless the native side is the plain one. Ends when a reshape
+        changes the number of elements.
+        """
+
+    @abstractmethod
     def take(self, plain: Plain) -> None:
         """Take the values of `plain`, which must not change until the next call: its buffer may be used."""
 
@@ -89,4 +98,7 @@ class SyncedArray(ABC):
 
     @abstractmethod
     def push(self) -> None:
-        """Make the native side the newest: call when a kernel overwrites it."""
+        """Make the native side the newest: call when a kernel overwrites it.
+
+        A kernel whose run begins after the call makes it again at the end for an array that is lent.
+        """

@@ -69,6 +69,11 @@ class CpuStorage(SyncedArray):
     def is_bound(self) -> bool:
         """Whether the native side lies in a flat parameter buffer, so that shape and layout are final."""
 
+    @property
+    @abstractmethod
+    def is_lent(self) -> bool:
+        """Whether `push` is to be called again when the kernel has written, since somebody looks."""
+
     @abstractmethod
     def offer_layout(self, layout: dnnl.Desc) -> None:
         """Take this layout if free to choose: a view and a bound parameter keep theirs."""
@@ -96,6 +101,8 @@ class CpuArray(CpuStorage):
         self._to_native: dnnl.Primitive | None = None
         self._plain_memory: dnnl.Memory | None = None
         self._is_bound = False
+        self._is_lent = False
+        self._is_taken = False  # the plain side's buffer belongs to whoever gave it to `take`
 
     # -- shape and layout
 
@@ -108,8 +115,13 @@ class CpuArray(CpuStorage):
         self.shape = shape
         if self.layout is None and self._plain is not None and count == self.size:
             self._plain = self._plain.reshape(shape)
+        elif self._is_lent and count == self.size:
+            keep = self.plain()
+            self._drop()
+            self._keep(keep.reshape(shape))
         else:
             self._drop()
+            self._is_lent = False
         self._memories = {}
         self.generation += 1
 
@@ -120,17 +132,23 @@ class CpuArray(CpuStorage):
         self._memories = {}
         self._plain_memory = None
         self._to_plain = self._to_native = None
+        self._is_taken = False
         self._newest = CLEAR
+
+    def _keep(self, plain: Plain) -> None:
+        """Go on with this plain side after `_drop`."""
+        self._plain = plain
+        self._newest = self._plain_is_newest()
 
     def offer_layout(self, layout: dnnl.Desc) -> None:
         if self._is_bound or layout == self.desc:
             return
-        keep = self.plain() if self._newest != CLEAR else None
+        keep, is_taken = self.plain() if self._newest != CLEAR else None, self._is_taken
         self._drop()
         self.layout = None if layout.is_plain else layout
         if keep is not None:
-            self._plain = keep
-            self._newest = BOTH if self.layout is None else PLAIN
+            self._keep(keep)
+            self._is_taken = is_taken
         self.generation += 1
 
     @property
@@ -143,6 +161,7 @@ class CpuArray(CpuStorage):
 
     def bind(self, buffer: Buffer) -> None:
         assert buffer.shape == (self.native_size,), "a parameter's slice has its native size"
+        assert not self._is_lent, "what is lent stays where it is"
         if self._newest == CLEAR:
             buffer.fill(0)
         else:
@@ -181,30 +200,54 @@ class CpuArray(CpuStorage):
             self._plain = aligned_empty(self.size, self.dtype).reshape(self.shape)
         return self._plain
 
+    def _plain_is_newest(self) -> int:
+        """The mark after the plain side was written; while it is lent it may be written again unseen."""
+        return BOTH if self.layout is None and not self._is_lent else PLAIN
+
     def plain(self) -> Plain:
         plain = self._plain if self._plain is not None else self.plain_storage()
         if self._newest == NATIVE:
             self._run_to_plain()
-            self._newest = BOTH
+            self._newest = PLAIN if self._is_lent else BOTH
         elif self._newest == CLEAR:
             plain.fill(0)
-            self._newest = BOTH if self.layout is None else PLAIN
+            self._newest = self._plain_is_newest()
         return plain
 
     def plain_mutable(self) -> Plain:
         plain = self.plain()
-        self._newest = BOTH if self.layout is None else PLAIN
+        self._newest = self._plain_is_newest()
         self.version += 1
         return plain
 
     def plain_overwrite(self) -> Plain:
-        self._newest = BOTH if self.layout is None else PLAIN
+        self._newest = self._plain_is_newest()
         self.version += 1
         return self._plain if self._plain is not None else self.plain_storage()
+
+    def lend_plain(self) -> Plain:
+        if not self._is_lent:
+            plain = self.plain()
+            if self._is_taken:
+                self._is_taken = False
+                self._plain = aligned_empty(self.size, self.dtype).reshape(self.shape)
+                self._plain[...] = plain
+                if self.layout is None:
+                    self._repoint(self._plain)
+                elif self._plain_memory is not None:
+                    self._plain_memory.point_to(self._plain.ctypes.data)
+            self._is_lent = True
+        return self.plain_mutable()
+
+    @property
+    def is_lent(self) -> bool:
+        return self._is_lent
 
     def clear(self) -> None:
         self._newest = CLEAR
         self.version += 1
+        if self._is_lent:
+            self.plain()
 
     @property
     def is_clear(self) -> bool:
@@ -215,11 +258,12 @@ class CpuArray(CpuStorage):
 
     def take(self, plain: Plain) -> None:
         assert plain.shape == self.shape, "the caller reshapes the array first"
-        if self.layout is not None or self._is_bound or plain.dtype != self.dtype:
+        if self.layout is not None or self._is_bound or self._is_lent or plain.dtype != self.dtype:
             self.plain_overwrite()[...] = plain
             return
         assert plain.flags.c_contiguous, "a buffer is used as it lies"
         self._plain = plain
+        self._is_taken = True
         self._repoint(plain)
         self._newest = BOTH
         self.version += 1
@@ -247,19 +291,25 @@ class CpuArray(CpuStorage):
                 self._native_buffer().fill(0)
                 self._newest = NATIVE
             return
-        self._run_to_native()
-        self._newest = BOTH
+        if self.layout is not None:
+            self._run_to_native()
+        if self._is_lent:
+            self.version += 1
+        else:
+            self._newest = BOTH
 
     def push(self) -> None:
         if self.layout is None:
             if self._plain is None:
                 self.plain_storage()
-            self._newest = BOTH
+            self._newest = self._plain_is_newest()
         else:
             if self._native is None:
                 self._native_buffer()
             self._newest = NATIVE
         self.version += 1
+        if self._is_lent:
+            self.plain()
 
     def _repoint(self, buffer: Plain) -> None:
         """Let what was built on the native side use another buffer."""
@@ -350,6 +400,13 @@ class CpuView(CpuStorage):
 
     def plain_overwrite(self) -> Plain:
         return self.base.plain_overwrite().reshape(self.shape)
+
+    def lend_plain(self) -> Plain:
+        return self.base.lend_plain().reshape(self.shape)
+
+    @property
+    def is_lent(self) -> bool:
+        return False  # a view's native side is the base's plain one
 
     def take(self, plain: Plain) -> None:
         self.base.take(plain.reshape(self.base.shape))

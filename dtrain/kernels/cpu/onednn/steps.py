@@ -128,3 +128,6 @@ class Steps:
             array.push()
         for primitive in self._run:
             primitive()
+        for array in self._push:
+            if array.is_lent:
+                array.push()
