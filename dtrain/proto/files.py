@@ -42,8 +42,10 @@ def _warn(path: str | os.PathLike[str], done: list[str]) -> None:
         _LOG.warning("%s: brought up to date: %s", os.fspath(path), "; ".join(done))
 
 
-def read_binary(path: str | os.PathLike[str], message: Message) -> None:
+def read_binary(path: str | os.PathLike[str], message: Message) -> list[str]:
     """Fill `message` from a file of its binary form; a net is brought up to date and freed of dialects.
+
+    Returns what was brought up to date.
 
     A net in a binary file is there for its weights: names, types and blobs of its layers.
     """
@@ -67,6 +69,7 @@ def read_binary(path: str | os.PathLike[str], message: Message) -> None:
         raise error(f"{file}: {name} must be UTF-8 text, got other bytes")
     if not message.ListFields():
         raise error(f"{file}: must be a {kind} file, got {_looks(data)}")
+    done: list[str] = []
     if isinstance(message, pb.NetParameter):
         settle_net(message, file)
         done = upgrade_net(message, SourceMap(file))
@@ -74,6 +77,7 @@ def read_binary(path: str | os.PathLike[str], message: Message) -> None:
             _LOG.info("%s: brought up to date: %s", file, "; ".join(done))
     if isinstance(message, pb.SolverParameter):
         settle_solver(message, file)
+    return done
 
 
 def write_binary(path: str | os.PathLike[str], message: Message) -> None:
