@@ -81,6 +81,9 @@ class BatchNorm(Layer):
             param.eps, param.moving_average_fraction, self.use_global_stats, bottom[0].data, top[0].data
         )
 
+    def statistics(self) -> Blobs:
+        return [] if self.use_global_stats else self.blobs[:STATISTICS]
+
     def _data(self, index: int) -> SyncedArray | None:
         return self.blobs[index].data if index < len(self.blobs) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import final
 
 from dtrain.comm.communicator import Communicator
@@ -19,9 +20,8 @@ class Gradients:
     def __init__(self, net: Net, comm: Communicator) -> None:
         assert net.params.diff is not None, "a net that trains has its own parameters"
         self._params = net.params.in_completion_order()
-        starts = [param.start for param in self._params]
         # A slice takes the padding behind it along: a bucket is one contiguous piece.
-        slices = list(zip(starts, [*starts[1:], net.params.diff.size], strict=True))
+        slices = list(pairwise([*(param.start for param in self._params), net.params.diff.size]))
         self.reducer = Reducer(comm, net.params.diff, slices)
         self._of_layer: dict[int, list[int]] = {}
         for i, param in enumerate(self._params):

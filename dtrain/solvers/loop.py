@@ -104,37 +104,39 @@ class Solver:
             self.close()
 
     def step(self, iters: int) -> bool:
-        """Train so many iterations; False if a signal, which all ranks heard of, ended them early."""
+        """Train so many iterations; False if a signal, which all ranks heard of, ended them early.
+
+        Signals are heard while `solve`, or whoever else, has entered `signals`.
+        """
         param, clock = self.param, self._clock
         stop_iter = self.iter + iters
         self._displays.restart(self.iter)
         self._votes.done(Request.STOP)
-        with self.signals:
-            while self.iter < stop_iter and Request.STOP not in self._votes.agreed:
-                if self._test_is_due() and not self.test():
-                    break
-                clock.start()
-                self.net.clear_param_diffs()
-                call(self.on_start)
-                with self._displays.debug_info(self.iter):
-                    loss = self._forward_backward()
-                lr = self._lr.at(self.iter)
-                self._votes.cast()
-                self._displays.begin(self.iter, loss, lr)
-                self._gradients.finish()
-                clock.lap("allreduce_exposed")
-                self._displays.finish()
-                call(self.on_gradients_ready)
-                self._updater.step(self.iter, lr, self.comm.size)
-                self.iter += 1
-                clock.lap("update")
-                self.reporter.step(Step(self.iter, self._local_samples(), clock.read()))
-                self._snapshots.poll()
-                agreed = self._votes.result()
-                if (param.snapshot and self.iter % param.snapshot == 0) or Request.SNAPSHOT in agreed:
-                    self.snapshot()
-            if Request.SNAPSHOT in self._votes.agreed:  # a test was ended before the next step
+        while self.iter < stop_iter and Request.STOP not in self._votes.agreed:
+            if self._test_is_due() and not self.test():
+                break
+            clock.start()
+            self.net.clear_param_diffs()
+            call(self.on_start)
+            with self._displays.debug_info(self.iter):
+                loss = self._forward_backward()
+            lr = self._lr.at(self.iter)
+            self._votes.cast()
+            self._displays.begin(self.iter, loss, lr)
+            self._gradients.finish()
+            clock.lap("allreduce_exposed")
+            self._displays.finish()
+            call(self.on_gradients_ready)
+            self._updater.step(self.iter, lr, self.comm.size)
+            self.iter += 1
+            clock.lap("update")
+            self.reporter.step(Step(self.iter, self._local_samples(), clock.read()))
+            self._snapshots.poll()
+            agreed = self._votes.result()
+            if (param.snapshot and self.iter % param.snapshot == 0) or Request.SNAPSHOT in agreed:
                 self.snapshot()
+        if Request.SNAPSHOT in self._votes.agreed:  # a test was ended before the next step
+            self.snapshot()
         return Request.STOP not in self._votes.agreed
 
     def _forward_backward(self) -> float:

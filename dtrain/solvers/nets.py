@@ -87,11 +87,20 @@ def test_specs(settings: Settings) -> list[NetSpec]:
 
 
 def build_train_net(
-    settings: Settings, backend: Backend, comm: Communicator, seed: int, plan: Plan | None = None
+    settings: Settings,
+    backend: Backend,
+    comm: Communicator,
+    seed: int,
+    plan: Plan | None = None,
+    *,
+    bad_records: int = 0,
 ) -> Net:
-    """The net to train, its gradients where the communicator sums them fastest."""
+    """The net to train, its gradients where the communicator sums them fastest.
+
+    bad_records: how many bad records a source may replace on each rank.
+    """
     spec = train_spec(settings)
-    scope = _scope(backend, pb.TRAIN, comm, seed)
+    scope = _scope(backend, pb.TRAIN, comm, seed, bad_records)
     kind = backend.flat(0).dtype
 
     def allocate_diff(count: int) -> Flat:
@@ -107,23 +116,26 @@ def build_test_nets(
     seed: int,
     train_net: Net,
     plan: Plan | None = None,
+    *,
+    bad_records: int = 0,
 ) -> list[Net]:
     """The test nets, on the weights of the training net."""
     nets = []
     for spec, test_iter in zip(test_specs(settings), settings.param.test_iter, strict=True):
-        scope = _scope(backend, pb.TEST, comm, seed)
+        scope = _scope(backend, pb.TEST, comm, seed, bad_records)
         scope.test_iter = test_iter
         nets.append(Net(spec.param, scope, weights_from=train_net, plan=plan, source=spec.source))
     return nets
 
 
-def _scope(backend: Backend, phase: int, comm: Communicator, seed: int) -> Scope:
+def _scope(backend: Backend, phase: int, comm: Communicator, seed: int, bad_records: int) -> Scope:
     return Scope(
         backend,
         phase,
         rank=comm.rank,
         size=comm.size,
         seed=seed,
+        bad_records=bad_records,
         rng=np.random.default_rng(seed),
     )
 

@@ -9,7 +9,12 @@ from dtrain.errors import ConfigError
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.sources import SourceMap
 
-NOT_SUPPORTED = ("larc", "local_lr_auto", "momentum_policy", "weight_decay_policy", "disabled_update")
+NOT_SUPPORTED = (
+    *("larc", "larc_turbo", "momentum_policy", "weight_decay_policy", "solver_data_type"),
+    *("store_blobs_in_old_format", "test_and_snapshot_last_epochs"),  # so far NVCaffe's
+    *("local_lr_auto", "disabled_update", "test_offset"),  # Intel Caffe's
+    *("eval_type", "ap_version", "show_per_class_result"),  # SSD's
+)
 
 
 @final

@@ -38,21 +38,17 @@ class Signals:
         self._pending = Request.NONE
         self._interrupted_at = float("-inf")
         self._former: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-        self._depth = 0
 
     def __enter__(self) -> Signals:
-        self._depth += 1
-        if self._depth == 1 and threading.current_thread() is threading.main_thread():
-            self._pending = Request.NONE
+        self._pending = Request.NONE
+        if threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._note) for number in self._effects}
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            for number, handler in self._former.items():
-                signal.signal(number, handler)
-            self._former = {}
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         effect = self._effects[signal.Signals(number)]

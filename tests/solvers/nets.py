@@ -36,6 +36,7 @@ layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TEST
   data_param { source: "SOURCE" backend: LMDB batch_size: 5 } }
 layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" inner_product_param {
   num_output: 6 weight_filler { type: "xavier" } bias_filler { type: "constant" value: 0.1 } } }
+EXTRA
 layer { name: "drop" type: "Dropout" bottom: "ip1" top: "ip1" }
 layer { name: "tanh" type: "TanH" bottom: "ip1" top: "tanh" }
 layer { name: "ip2" type: "InnerProduct" bottom: "tanh" top: "ip2"
@@ -72,10 +73,11 @@ def make_solver(
     seed: int = 3,
     engine: str = "DEFAULT",
     data: str = "",
+    extra_layer: str = "",
 ) -> Solver:
     """A solver of NET; `settings` come on top of SOLVER's, `data` of the training layer's data_param.
 
-    Snapshots go beside the LMDB.
+    `extra_layer` comes behind ip1. Snapshots go beside the LMDB.
     """
     param = pb.SolverParameter()
     asked = pb.SolverParameter()
@@ -83,6 +85,7 @@ def make_solver(
     text.parse(settings, asked)
     param.MergeFrom(asked)
     net_text = NET.replace("SOURCE", str(source)).replace("BATCH", str(batch)).replace("FIELDS", data)
+    net_text = net_text.replace("EXTRA", extra_layer)
     text.parse(net_text, param.net_param)
     if not param.snapshot_prefix:
         param.snapshot_prefix = str(source.parent / "tiny")

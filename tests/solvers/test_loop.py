@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dtrain.comm.single import SingleCommunicator
+from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.metrics.reporter import Start, Step
+from dtrain.proto import dtrain_pb2 as pb
+from dtrain.proto import text
+from dtrain.solvers.loop import Solver
+from dtrain.solvers.nets import build_train_net
+from dtrain.solvers.settings import Settings
 from dtrain.solvers.signals import Signals, effect_of
 from dtrain.solvers.smoothing import SmoothedLoss
 from dtrain.solvers.votes import Request
@@ -240,3 +247,26 @@ def test_second_interrupt_forces_the_end_if_it_is_another_key_press(
         monkeypatch.setattr(time, "monotonic", lambda: later)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_step_alone_leaves_signals_to_the_script(source: Path) -> None:
+    solver = make_solver(source, reporter=interrupting(signal.SIGINT, at=2))
+    with pytest.raises(KeyboardInterrupt):
+        solver.step(5)
+
+
+def test_net_without_weights_can_be_run(tmp_path: Path) -> None:
+    param = pb.SolverParameter()
+    text.parse(
+        """base_lr: 1 lr_policy: "fixed" type: "Adam" momentum: 0.9 clip_gradients: 1 net_param {
+        layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "loss" type: "EuclideanLoss" bottom: "data" bottom: "data" top: "loss" } }""",
+        param,
+    )
+    param.snapshot_prefix = str(tmp_path / "none")
+    net = build_train_net(Settings(param), CpuBackend(), SingleCommunicator(), 1)
+    solver = Solver(param, net)
+    solver.step(2)
+    solver.snapshot(wait=True)
+    solver.restore(tmp_path / "none_iter_2.solverstate")
+    assert solver.iter == 2

@@ -25,9 +25,9 @@ from tests.solvers.nets import bits, make_lmdb, make_solver
 GLOBAL_BATCH = 12
 
 
-@pytest.fixture
-def source(comm: Communicator) -> Iterator[Path]:
-    """An LMDB in a folder that all ranks see."""
+@pytest.fixture(scope="module")
+def records(comm: Communicator) -> Iterator[Path]:
+    """One LMDB, in a folder that all ranks see: LMDB refuses a new one in the place of one that is open."""
     made = tempfile.mkdtemp() if comm.rank == 0 else None
     folder = Path(comm.allgather_object(made)[0])
     if comm.rank == 0:
@@ -37,6 +37,18 @@ def source(comm: Communicator) -> Iterator[Path]:
     comm.barrier()
     if comm.rank == 0:
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def source(comm: Communicator, records: Path) -> Iterator[Path]:
+    """The LMDB, with no snapshots beside it."""
+    yield records
+    comm.barrier()
+    if comm.rank == 0:
+        for file in records.parent.iterdir():
+            if file.is_file():
+                file.unlink()
+    comm.barrier()
 
 
 def losses_of(solver: Solver, heard: Heard, iters: int) -> list[float]:
@@ -193,3 +205,21 @@ def test_failed_write_ends_all_ranks_with_an_error_after_the_training(
     with pytest.raises(CommError, match="the snapshot of iteration 2 must be written whole"):
         solver.solve()
     assert solver.iter == 3
+
+
+@pytest.mark.world_size(2)
+def test_running_statistics_are_averaged_before_tests_and_snapshots(comm: Communicator, source: Path) -> None:
+    layer = 'layer { name: "bn" type: "BatchNorm" bottom: "ip1" top: "ip1" }'
+    solver = make_solver(source, comm=comm, extra_layer=layer)
+    solver.step(3)
+    mean = solver.net.layer("bn").blobs[0].data
+    own = comm.allgather_object(mean.plain().copy())
+    assert (own[0] != own[1]).any()
+    solver.snapshot(wait=True)
+    np.testing.assert_allclose(mean.plain(), (own[0] + own[1]) / 2, rtol=1e-6)
+    comm.barrier()
+    other = make_solver(source, comm=comm, extra_layer=layer)
+    other.restore(source.parent / "tiny_iter_3.solverstate")
+    solver.step(2)
+    other.step(2)
+    assert bits(other) == bits(solver)
