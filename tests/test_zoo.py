@@ -1,0 +1,155 @@
+"""Every net of the zoo is built in both phases and trains, with small images in place of its database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dtrain.comm.single import SingleCommunicator
+from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.layers.layer import Scope
+from dtrain.net import Net
+from dtrain.plan import Plan
+from dtrain.proto import dtrain_pb2 as pb
+from dtrain.proto.files import read_net, read_solver
+from dtrain.solvers.loop import Solver
+from dtrain.solvers.nets import build_test_nets, build_train_net
+from dtrain.solvers.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+SOLVERS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*/solver*.prototxt"))
+DEPLOYS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*/deploy.prototxt"))
+
+SOURCES = ("Data", "ImageData", "HDF5Data")
+WIDE = 1000  # inner products with more outputs than classes are narrowed
+LARGE = 5  # pooling kernels from here on cover what is left of an image
+BATCH = 2
+
+
+@dataclass(frozen=True)
+class Toy:
+    """The images that a model trains on here, and how many parameters the published model has."""
+
+    image: tuple[int, ...]
+    classes: int = 1000
+    params: int = 0
+
+
+TOYS = {
+    "alexnet": Toy((3, 67, 67), params=60_965_224),
+    "caffenet": Toy((3, 67, 67), params=60_965_224),
+    "cifar10_full": Toy((3, 32, 32), 10, 89_578),
+    "cifar10_quick": Toy((3, 32, 32), 10, 145_578),
+    "digits": Toy((1, 28, 28), 10, 431_080),
+    "googlenet": Toy((3, 67, 67), params=6_998_552),
+    "lenet": Toy((1, 28, 28), 10, 431_080),
+    "mnist_autoencoder": Toy((1, 28, 28), 10),
+    "mnist_siamese": Toy((2, 28, 28), 2, 431_080 + 22),
+    # weights, then mean and variance and factor of 27 BatchNorm layers
+    "mobilenet": Toy((3, 64, 64), params=4_231_976 + 21_888 + 27),
+    "nin": Toy((3, 67, 67), params=7_595_176),
+    # weights, then as above of 53 BatchNorm layers, and the bias that the published conv1 has
+    "resnet50": Toy((3, 67, 67), params=25_557_032 + 53_120 + 53 + 64),
+    "squeezenet": Toy((3, 67, 67), params=1_235_496),  # version 1.1
+    "vgg16": Toy((3, 32, 32), params=138_357_544),
+}
+
+
+@pytest.fixture(autouse=True)
+def _at_the_repository_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths inside the files count from there."""
+    monkeypatch.chdir(ROOT)
+
+
+def shrink(net: pb.NetParameter, toy: Toy) -> None:
+    """Put Input layers in place of databases, and let the rest fit small images.
+
+    The widest layers get narrow, the means over what is left of a whole image take what there is, and
+    dropout drops nothing.
+    """
+    for layer in net.layer:
+        if layer.type in SOURCES:
+            make_input(layer, toy)
+        elif layer.type == "InnerProduct" and layer.inner_product_param.num_output > WIDE:
+            layer.inner_product_param.num_output = 64
+        elif layer.type == "Pooling" and layer.pooling_param.kernel_size >= LARGE:
+            layer.pooling_param.CopyFrom(
+                pb.PoolingParameter(pool=layer.pooling_param.pool, global_pooling=True)
+            )
+        elif layer.type == "Dropout":
+            layer.dropout_param.dropout_ratio = 1e-6
+
+
+def make_input(layer: pb.LayerParameter, toy: Toy) -> None:
+    source = pb.LayerParameter(name=layer.name, type="Input", top=layer.top, include=layer.include)
+    source.input_param.shape.add(dim=(BATCH, *toy.image))
+    for _ in layer.top[1:]:
+        source.input_param.shape.add(dim=(BATCH,))
+    layer.CopyFrom(source)
+
+
+def feed(net: Net, toy: Toy) -> None:
+    """The same images and labels for all nets."""
+    rng = np.random.default_rng(11)
+    for step in net.steps:
+        if step.layer.spec.type == "Input":
+            image, *labels = step.top
+            image.data.plain_overwrite()[...] = rng.random(image.shape)
+            for label in labels:
+                label.data.plain_overwrite()[...] = rng.integers(0, toy.classes, label.shape)
+
+
+def toy_solver(path: str, toy: Toy) -> Solver:
+    """The solver of a file on the shrunken net, at a rate that suits two images."""
+    param, _ = read_solver(path)
+    net, _ = read_net(param.net)
+    shrink(net, toy)
+    param.ClearField("net")
+    param.net_param.CopyFrom(net)
+    param.iter_size = 1
+    param.max_iter = 4
+    param.ClearField("snapshot")
+    param.snapshot_after_train = False
+    param.test_initialization = False
+    param.test_interval = 1000
+    settings, backend, comm = Settings(param), CpuBackend(), SingleCommunicator()
+    plan = Plan(memory_format="blocked")
+    train = build_train_net(settings, backend, comm, 1, plan)
+    tests = build_test_nets(settings, backend, comm, 1, train, plan)
+    for built in (train, *tests):
+        feed(built, toy)
+    return Solver(param, train, tests, comm)
+
+
+def test_every_model_has_a_toy() -> None:
+    assert set(TOYS) == {Path(path).parent.name for path in SOLVERS}
+
+
+@pytest.mark.parametrize("path", SOLVERS)
+def test_a_model_is_built_in_both_phases_and_learns_two_images(path: str) -> None:
+    toy = TOYS[Path(path).parent.name]
+    solver = toy_solver(path, toy)
+    losses = []
+    for _ in range(4):
+        losses.append(solver.net.forward())
+        solver.step(1)
+    assert np.isfinite(losses).all()
+    assert min(losses[1:]) < losses[0]
+    assert solver.test_nets
+    for net in solver.test_nets:
+        net.forward()
+        for name in net.outputs:
+            assert np.isfinite(net.blob(name).data.plain()).all(), name
+
+
+@pytest.mark.parametrize("path", DEPLOYS)
+def test_a_deploy_net_has_as_many_parameters_as_the_published_one(path: str) -> None:
+    param, _ = read_net(path)
+    for layer in param.layer:
+        if layer.type == "Input":
+            layer.input_param.shape[0].dim[0] = 1
+    net = Net(param, Scope(CpuBackend(engine="CAFFE"), pb.TEST))
+    assert sum(owned.blob.count for owned in net.params.owned) == TOYS[Path(path).parent.name].params
