@@ -38,7 +38,11 @@ class PrototxtError(ConfigError):
 
 
 class DataError(DtrainError):
-    """A source, a record or a label is missing or malformed."""
+    """A source, a record or a label is missing or malformed; `sample` is its place in the batch if known."""
+
+    def __init__(self, message: str, *, sample: int | None = None) -> None:
+        super().__init__(message)
+        self.sample = sample
 
 
 class WeightsError(DtrainError):

@@ -42,10 +42,9 @@ class ArrowReader(Reader):
         return int(self._ends[-1]) if self._batches else 0
 
     def read(self, index: int) -> Record:
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        row = index - (int(self._ends[number - 1]) if number else 0)
+        number, row = self._place(index)
         images, labels = self._batches[number]
-        where = f"{self._files[number]}: row {row} (record {index})"
+        where = self.where(index)
         if not images[row].is_valid or not labels[row].is_valid:
             raise DataError(f"{where}: image and label must have values, got null")
         label = labels[row].as_py()
@@ -53,6 +52,14 @@ class ArrowReader(Reader):
         if isinstance(images.type, pa.FixedShapeTensorType):
             return Record(where, values, images[row].to_numpy())
         return Record(where, values, encoded=memoryview(images[row].as_buffer()))
+
+    def where(self, index: int) -> str:
+        number, row = self._place(index)
+        return f"{self._files[number]}: row {row} (record {index})"
+
+    def _place(self, index: int) -> tuple[int, int]:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return number, index - (int(self._ends[number - 1]) if number else 0)
 
     def close(self) -> None:
         self._batches = []

@@ -13,6 +13,8 @@ from dtrain.errors import DataError
 
 Colour = Literal["as stored", "colour", "grey"]
 
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
 
 @cache
 def opencv() -> Any:
@@ -26,6 +28,7 @@ def opencv() -> Any:
 def decode_image(data: bytes | memoryview | npt.NDArray[np.uint8], colour: Colour, where: str) -> Pixels:
     """Pixels (C, H, W), uint8, as a view of OpenCV's (H, W, C)."""
     buffer = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+    _refuse_cut_jpeg(buffer, where)
     cv2 = opencv()
     flags = {"as stored": cv2.IMREAD_UNCHANGED, "colour": cv2.IMREAD_COLOR, "grey": cv2.IMREAD_GRAYSCALE}
     try:
@@ -42,6 +45,20 @@ def decode_image(data: bytes | memoryview | npt.NDArray[np.uint8], colour: Colou
             f"{where}: image must have 8 bits a channel, got {image.dtype}; set force_color or force_gray"
         )
     return as_planes(image)
+
+
+def _refuse_cut_jpeg(buffer: npt.NDArray[np.uint8], where: str) -> None:
+    """OpenCV paints what a cut JPEG lacks in grey and goes on; a marker of its end is in every whole one.
+
+    Other bytes may follow the marker, and the thumbnail that a camera puts in front has one of its own.
+    """
+    content = buffer.data
+    if bytes(content[:2]) != _JPEG_START or bytes(content[-2:]) == _JPEG_END:
+        return
+    if bytes(content[len(content) // 2 :]).rfind(_JPEG_END) < 0:
+        raise DataError(
+            f"{where}: a JPEG must go on to its end marker, got a file cut short after {len(content)} bytes"
+        )
 
 
 def as_planes(image: npt.NDArray[np.uint8]) -> Pixels:

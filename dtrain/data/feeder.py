@@ -12,8 +12,10 @@ from typing import NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
+from dtrain.data.bad_records import BadRecords
 from dtrain.data.fill import Floats, fill
 from dtrain.data.reader import Reader
+from dtrain.data.record import Record
 from dtrain.data.sampler import Draw, Numbers
 from dtrain.data.transformer import Transformer
 
@@ -32,7 +34,7 @@ class Batch(NamedTuple):
     labels: Floats
     """(N,), or (N, L) if records have several"""
     indices: Numbers
-    """The records' numbers in the reader."""
+    """The records' numbers in the reader; where a bad one was replaced, that of the one in its place."""
 
 
 @final
@@ -52,9 +54,11 @@ class Feeder:
         batch_size: int,
         prefetch: int = 4,
         threads: int = 1,
+        bad: BadRecords | None = None,
         name: str = "feeder",
     ) -> None:
-        first = reader.read(int(schedule(0).records[0]))
+        bad = BadRecords() if bad is None else bad
+        first = first_record(reader, transformer, int(schedule(0).records[0]), bad)
         self.shape = (batch_size, *transformer.output_shape(first))
         """(N, C, h, w) of every batch."""
         self.label_shape = (batch_size,) if len(first.labels) == 1 else (batch_size, len(first.labels))
@@ -63,7 +67,7 @@ class Feeder:
         self.total_wait_s = 0.0
         slots = [_Slot(_aligned(self.shape), _aligned(self.label_shape)) for _ in range(max(1, prefetch) + 1)]
         per_part = max(1, _PART_FLOATS // max(1, int(np.prod(self.shape[1:]))))
-        self._work = _Work(reader, transformer, schedule, slots, batch_size, per_part)
+        self._work = _Work(reader, transformer, schedule, slots, batch_size, per_part, bad)
         self._stop = weakref.finalize(self, _Work.stop, self._work)
         for number in range(max(1, threads)):
             # A daemon, since the interpreter joins other threads before it runs finalizers.
@@ -86,6 +90,15 @@ class Feeder:
     def close(self) -> None:
         """End the threads; the reader stays open."""
         self._stop()
+
+
+def first_record(reader: Reader, transformer: Transformer, index: int, bad: BadRecords) -> Record:
+    """The first record from `index` on that can be read and transformed."""
+
+    def use(index: int) -> None:
+        transformer.output_shape(reader.read(index))
+
+    return reader.read(bad.first_good(index, len(reader), use))
 
 
 @final
@@ -112,6 +125,7 @@ class _Work:
     slots: list[_Slot]
     batch_size: int
     per_part: int
+    bad: BadRecords
     threads: list[threading.Thread] = field(default_factory=list)
     taken: int = 0  # the batch that `take` returns next
     filling: int = 0  # the batch that threads take parts of
@@ -133,6 +147,7 @@ class _Work:
                     draw.samples[where],
                     slot.data[where],
                     slot.labels[where],
+                    self.bad,
                 )
             except BaseException as caught:
                 error = caught

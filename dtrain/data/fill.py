@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dtrain.data.bad_records import BadRecords
 from dtrain.data.reader import DatumReader, Reader
 from dtrain.data.sampler import Numbers
 from dtrain.data.transformer import Transformer
@@ -14,9 +15,35 @@ Floats = npt.NDArray[np.float32]
 
 
 def fill(
+    reader: Reader,
+    transformer: Transformer,
+    records: Numbers,
+    samples: Numbers,
+    data: Floats,
+    labels: Floats,
+    bad: BadRecords,
+) -> None:
+    """data (N, C, h, w) and labels (N,) or (N, L) <- the records, transformed as those samples.
+
+    Overwrites the number of a bad record in `records` by that of the record which replaces it.
+    """
+    try:
+        _fill(reader, transformer, records, samples, data, labels)
+    except DataError:
+        if bad.limit == 0:
+            raise
+        for n in range(len(records)):
+            one = slice(n, n + 1)
+
+            def use(index: int, one: slice = one) -> None:
+                _fill(reader, transformer, np.array([index]), samples[one], data[one], labels[one])
+
+            records[n] = bad.first_good(int(records[n]), len(reader), use)
+
+
+def _fill(
     reader: Reader, transformer: Transformer, records: Numbers, samples: Numbers, data: Floats, labels: Floats
 ) -> None:
-    """data (N, C, h, w) and labels (N,) or (N, L) <- the records, transformed as those samples."""
     if isinstance(reader, DatumReader):
         with reader.datums(records) as values:
             transformer.apply_datums(values, lambda n: reader.where(int(records[n])), samples, data, labels)

@@ -38,12 +38,15 @@ class ImageListReader(Reader):
         return len(self._lines)
 
     def read(self, index: int) -> Record:
-        name, label = self._lines[index]
-        path = self._root + name  # Caffe joins them as text, so root_folder ends in a slash
+        _, label = self._lines[index]
+        path = self.where(index)
         pixels = decode_image(read_bytes(path, f"{self.name}:{index + 1}"), self._colour, path)
         if self._size != (0, 0):
             pixels = resize_image(pixels, *self._size)
         return Record(path, (float(label),), pixels)
+
+    def where(self, index: int) -> str:
+        return self._root + self._lines[index][0]  # Caffe joins them as text: root_folder ends in a slash
 
     def close(self) -> None:
         """Nothing is held."""

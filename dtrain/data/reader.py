@@ -29,6 +29,10 @@ class Reader(ABC):
         """The record, whose arrays and bytes stay valid after the reader is closed."""
 
     @abstractmethod
+    def where(self, index: int) -> str:
+        """Source and key of a record, for errors."""
+
+    @abstractmethod
     def close(self) -> None:
         """Give back what the reader holds; calling it again does nothing."""
 
@@ -39,10 +43,6 @@ class DatumReader(Reader):
     @abstractmethod
     def datums(self, indices: Indices) -> AbstractContextManager[Sequence[memoryview]]:
         """The serialised messages, without a copy: they are valid inside the `with` block only."""
-
-    @abstractmethod
-    def where(self, index: int) -> str:
-        """Source and key of a record, for errors."""
 
 
 def open_reader(source: str, backend: str) -> Reader:

@@ -59,6 +59,8 @@ class Scope:
     seed: int = 0
     passes: int = 0
     test_iter: int = 0
+    bad_records: int = 0  # how many a source may replace on each rank
+    sample_names: list[Callable[[int], str]] = field(default_factory=list)  # by source: a sample's record
     is_partial: bool = False  # the present pass runs some of the layers only, so nothing may be fused
     rng: np.random.Generator = field(default_factory=np.random.default_rng)  # for fillers
 

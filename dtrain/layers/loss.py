@@ -70,8 +70,14 @@ def check_label_count(layer: Layer, bottom: Blobs, expected: int) -> None:
 
 @contextmanager
 def locating_data_errors(layer: Layer) -> Iterator[None]:
-    """A DataError from an operator leaves with the layer's place in front."""
+    """A DataError from an operator leaves with the layer's place in front, and the record's name behind.
+
+    The record is named where the net has one source, so that a sample can be of no other.
+    """
     try:
         yield
     except DataError as error:
-        raise DataError(str(layer.error(str(error)))) from None
+        names, record = layer.scope.sample_names, ""
+        if error.sample is not None and len(names) == 1:
+            record = f" (record: {names[0](error.sample)})"
+        raise DataError(f"{layer.error(str(error))}{record}") from None

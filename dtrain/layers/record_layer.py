@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dtrain.data.feeder import Feeder, Schedule
+from dtrain.data.bad_records import BadRecords
+from dtrain.data.feeder import Feeder, Schedule, first_record
 from dtrain.data.reader import Reader
 from dtrain.data.sampler import Numbers, TestSchedule, TrainSchedule, skip_of
 from dtrain.data.transform_settings import TransformSettings
@@ -51,7 +52,9 @@ class RecordLayer(DataSource):
         if self.batch_size < 1:
             raise self.error(f"batch_size must be at least 1, got {self.batch_size}")
         self.transformer = self._transformer()
-        first = self.reader.read(0)
+        self.bad_records = BadRecords(self.scope.bad_records)
+        self.scope.sample_names.append(self.name_of)
+        first = first_record(self.reader, self.transformer, 0, self.bad_records)
         self.image_shape = self.transformer.output_shape(first)
         self.label_shape = () if len(first.labels) == 1 else (len(first.labels),)
 
@@ -68,6 +71,10 @@ class RecordLayer(DataSource):
         """The layer as errors name it."""
         return f'{self.where()}: layer "{self.name}" ({self.spec.type})'
 
+    def name_of(self, sample: int) -> str:
+        """The record behind a sample of the last batch, as errors name it."""
+        return self.reader.where(int(self.records[sample]))
+
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape((self.batch_size, *self.image_shape))
         if len(top) > 1:
@@ -82,6 +89,7 @@ class RecordLayer(DataSource):
                 batch_size=self.batch_size,
                 prefetch=self.prefetch,
                 threads=self.num_threads,
+                bad=self.bad_records,
                 name=self.name,
             )
         batch = self._feeder.next()

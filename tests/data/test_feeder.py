@@ -41,6 +41,9 @@ class Numbers(Reader):
             time.sleep(self._delay_s * (1 + index % 3))
         return Record(f"numbers: {index}", (float(index),), np.full((1, 1, 1), index, np.float32))
 
+    def where(self, index):
+        return f"numbers: {index}"
+
     def close(self):
         pass
 

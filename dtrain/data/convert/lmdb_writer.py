@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,13 +29,13 @@ def write_lmdb(
     """Write keys and values into the folder `path`; keys must ascend. Returns how many there were."""
     refuse_existing(path, overwrite)
     parent = os.path.dirname(os.path.abspath(path))
-    place = f"{os.path.abspath(path)}.{os.getpid()}"
-    part, compact, old = f"{place}.part", f"{place}.whole", f"{place}.old"
+    place = ""
     try:
         os.makedirs(parent, exist_ok=True)
-        for folder in (part, compact):
-            shutil.rmtree(folder, ignore_errors=True)
-            os.mkdir(folder)
+        place = tempfile.mkdtemp(".part", os.path.basename(os.path.abspath(path)) + ".", parent)
+        part, compact, old = (os.path.join(place, name) for name in ("part", "whole", "old"))
+        os.mkdir(part)
+        os.mkdir(compact)
         environment = lmdb.open(part, map_size=_FIRST_MAP_BYTES, sync=False, metasync=False, lock=False)
         try:
             num = _put_all(environment, records, progress)
@@ -42,17 +43,16 @@ def write_lmdb(
         finally:
             environment.close()
         _sync(os.path.join(compact, "data.mdb"))
+        refuse_existing(path, overwrite)  # another writer may have been quicker
         if os.path.lexists(path):
             os.rename(path, old)
         os.rename(compact, path)
         _sync(parent)
-        if os.path.lexists(old):
-            _remove(old)
     except (OSError, lmdb.Error) as error:
         raise DataError(f"{path}: must be writable, got {error}") from error
     finally:
-        for folder in (part, compact):
-            shutil.rmtree(folder, ignore_errors=True)
+        if place:
+            shutil.rmtree(place, ignore_errors=True)
     return num
 
 
@@ -88,13 +88,6 @@ def _commit(environment: Any, pending: list[tuple[bytes, bytes]], num: int, prog
     if progress is not None:
         progress(num)
     return num
-
-
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.remove(path)
 
 
 def _sync(path: str) -> None:

@@ -32,6 +32,7 @@ def class_indices(labels: Plain, num_classes: int, ignore_label: int | None) -> 
         at = tuple(np.argwhere(wrong)[0])
         unless = "" if ignore_label is None else f" or ignore_label ({ignore_label})"
         raise DataError(
-            f"label of sample {at[0]} of the batch must be in [0, {num_classes}){unless}, got {labels[at]:g}"
+            f"label of sample {at[0]} of the batch must be in [0, {num_classes}){unless}, got {labels[at]:g}",
+            sample=int(at[0]),
         )
     return np.where(counted, index, 0), counted
