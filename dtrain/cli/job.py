@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from dtrain.cli.first_word import speaking_once
 from dtrain.comm.abort import AgreedError, agree, ending_together
 from dtrain.comm.communicator import Communicator
 from dtrain.comm.launcher import connect, declared
@@ -57,6 +58,7 @@ def open_job(telling: Telling) -> Iterator[Job]:
     comm = connect()
     with ExitStack() as stack:
         stack.enter_context(ending_together(comm))
+        stack.enter_context(speaking_once(comm))
         recorder = Recorder()
         with agreed(comm):
             reporter = open_reporter(
