@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,24 @@ Snapshot = Annotated[
 SigintEffect = Annotated[
     str, typer.Option("--sigint-effect", metavar="EFFECT", help="On Ctrl-C: stop, snapshot or none.")
 ]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        min=0,
+        help="Of weights, shuffling and random crops; default: the solver's random_seed.",
+        show_default=False,
+    ),
+]
+BadRecords = Annotated[
+    str,
+    typer.Option(
+        "--bad-records",
+        metavar="stop|skip:N",
+        help="At a bad record stop, or take the next one instead, N times a source and rank.",
+    ),
+]
 SighupEffect = Annotated[
     str, typer.Option("--sighup-effect", metavar="EFFECT", help="On SIGHUP: stop, snapshot or none.")
 ]
@@ -73,6 +92,8 @@ def train(
     plan: o.PlanSwitch = "auto",
     level: o.Level = 0,
     stage: o.Stage = "",
+    seed: Seed = None,
+    bad_records: BadRecords = "stop",
     sigint_effect: SigintEffect = "stop",
     sighup_effect: SighupEffect = "snapshot",
     progress: o.Progress = Show.AUTO,
@@ -98,12 +119,15 @@ def train(
                 )
             settings.param.weights.extend(o.split(weights))
             check_rule(settings)
+            if seed is not None:
+                settings.param.random_seed = seed
+            skips = records_to_skip(bad_records)
             signals = Signals(
                 effect_of(sigint_effect, "-sigint_effect"), effect_of(sighup_effect, "-sighup_effect")
             )
             planner = planner_of(plan, job.comm)
             backend = choose_backend(settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine)
-        trainer = build_solver(settings, backend, job, signals, planner)
+        trainer = build_solver(settings, backend, job, signals, planner, skips)
         trainer.solve(resume_path(snapshot, settings, job.comm))
 
 
@@ -114,8 +138,16 @@ def check_rule(settings: Settings) -> None:
     rule_of(settings)
 
 
+def records_to_skip(text: str) -> int:
+    """How many bad records `--bad-records` lets a source replace."""
+    match = re.fullmatch(r"skip:(\d+)", text)
+    if match is None and text != "stop":
+        raise ConfigError(f"--bad-records must be stop or skip:N, such as skip:100, got {text}")
+    return 0 if match is None else int(match[1])
+
+
 def build_solver(
-    settings: Settings, backend: Backend, job: Job, signals: Signals, planner: Plan | None
+    settings: Settings, backend: Backend, job: Job, signals: Signals, planner: Plan | None, skips: int = 0
 ) -> Solver:
     """The solver with its nets. Collective."""
     comm = job.comm
@@ -123,9 +155,10 @@ def build_solver(
         logger.info("%s", line)
     seed = seed_of(settings, comm)
     with agreed(comm):
-        train_net = build_train_net(settings, backend, comm, seed, meeting(comm, planner))
+        planned = meeting(comm, planner)
+        train_net = build_train_net(settings, backend, comm, seed, planned, bad_records=skips)
     with agreed(comm):
-        test_nets = build_test_nets(settings, backend, comm, seed, train_net, planner)
+        test_nets = build_test_nets(settings, backend, comm, seed, train_net, planner, bad_records=skips)
     tell_scale(settings, train_net, comm)
     return Solver(
         settings.param,

@@ -122,13 +122,17 @@ def test_a_source_without_any_good_record_stops_whatever_is_allowed(tmp_path):
     reader.close()
 
 
+NET = """
+layer {{ name: "data" type: "Data" top: "data" top: "label"
+  data_param {{ source: "{source}" backend: LMDB batch_size: 4 }} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param {{ num_output: {classes} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
+"""
+
+
 def net_of(folder, bad_records=0, classes=20):
-    spec = f"""
-    layer {{ name: "data" type: "Data" top: "data" top: "label"
-      data_param {{ source: "{folder}/db" backend: LMDB batch_size: 4 }} }}
-    layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
-      inner_product_param {{ num_output: {classes} }} }}
-    layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}"""
+    spec = NET.format(source=f"{folder}/db", classes=classes)
     param = pb.NetParameter()
     text.parse(spec, param)
     return Net(param, Scope(CpuBackend(), pb.TRAIN, bad_records=bad_records))
@@ -281,3 +285,26 @@ def test_a_batch_of_decoded_images_does_not_depend_on_what_was_skipped_before(tm
     np.testing.assert_array_equal(feeder.next().data, first[2])
     feeder.close()
     bad.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "status", "told"),
+    [
+        ("stop", 1, "record 2 (key 00000002_2.jpg): must be a Datum message"),
+        ("skip:1", 0, "bad record 1 of at most 1, replaced by the next"),
+        ("skip:some", 1, "--bad-records must be stop or skip:N, such as skip:100, got skip:some"),
+    ],
+)
+def test_the_train_command_skips_when_told(tmp_path, option, status, told):
+    source_with(tmp_path, {2: b"\xff"})
+    (tmp_path / "net.prototxt").write_text(NET.format(source=f"{tmp_path}/db", classes=12))
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.001 lr_policy: "fixed" max_iter: 2 snapshot_after_train: false'
+    )
+    words = ["-m", "dtrain.cli.main", "train", "solver.prototxt", "--bad-records", option, "--plan", "off"]
+    surroundings = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, timeout=60, cwd=tmp_path, env=surroundings
+    )
+    assert done.returncode == status
+    assert told in done.stderr
