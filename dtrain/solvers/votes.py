@@ -36,7 +36,7 @@ class Votes:
         self._comm = comm
         self._pending = pending
         self._settle = settle
-        self._counts = np.zeros(len(ASKABLE), np.int64)
+        self._counts = comm.allocate(len(ASKABLE), np.int64)
         self._ticket: Ticket | None = None
         self.agreed = Request.NONE
         """What all ranks have agreed to do and have not yet done."""
