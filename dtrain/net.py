@@ -20,6 +20,7 @@ from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.sources import SourceMap
 
 Hook: TypeAlias = Callable[[int], None]
+Run: TypeAlias = Callable[[], None]
 
 
 @final
@@ -35,6 +36,9 @@ class Step:
     bottom_need_backward: list[bool]
     needs_backward: bool = False
     seen_shapes: list[Shape] = field(default_factory=list)  # of the bottoms at the last reshape
+    # What a plan runs instead of the layer in whole passes, where it has fused the layer with others.
+    fused_forward: Run | None = None
+    fused_backward: Run | None = None
 
 
 @final
@@ -275,7 +279,10 @@ class Net:
             for hook in self.before_forward:
                 hook(i)
             self._reshape_if_needed(step)
-            step.layer.forward(step.bottom, step.top)
+            if step.fused_forward is None or self.scope.is_partial:
+                step.layer.forward(step.bottom, step.top)
+            else:
+                step.fused_forward()
             for blob, weight in zip(step.top, step.layer.loss_weights, strict=True):
                 if weight:
                     loss += float((blob.data.plain() * blob.diff.plain()).sum())
@@ -292,7 +299,10 @@ class Net:
             for hook in self.before_backward:
                 hook(i)
             if step.needs_backward:
-                step.layer.backward(step.top, step.bottom_need_backward, step.bottom)
+                if step.fused_backward is None or self.scope.is_partial:
+                    step.layer.backward(step.top, step.bottom_need_backward, step.bottom)
+                else:
+                    step.fused_backward()
             for hook in self.after_backward:
                 hook(i)
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias, final
 
 from dtrain.errors import DtrainError
 from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.layers.batch_norm import STATISTICS, BatchNorm
 from dtrain.layers.convolution import Convolution
 from dtrain.layers.inner_product import InnerProduct
 from dtrain.layers.layer import Scope
 from dtrain.layers.relu import ReLU
+from dtrain.layers.scale import Scale
 from dtrain.net import Net, Step
 from dtrain.proto import dtrain_pb2 as pb
 
@@ -47,9 +50,9 @@ class Plan:
         backend = net.scope.backend
         if isinstance(backend, CpuBackend) and net.scope.is_training:
             backend.memory_format = self._choose_format(net, backend)
-        fused = fuse_relu(net)
+        relus, scales = fuse_relu(net), fuse_scale(net)
         if net.scope.is_training:
-            logger.info("plan: %d ReLU layers fused into the layer before", fused)
+            logger.info("plan: %d ReLU and %d Scale layers fused into the layer before", relus, scales)
         net.rebuild()
 
     def _choose_format(self, net: Net, backend: CpuBackend) -> str:
@@ -71,7 +74,7 @@ def fuse_relu(net: Net) -> int:
         layer = step.layer
         if not isinstance(layer, (Convolution, InnerProduct)) or len(step.top) != 1:
             continue
-        consumer = next((s for s in net.steps[i + 1 :] if any(b is step.top[0] for b in s.bottom)), None)
+        consumer = _next_reader(net, i)
         if consumer is None or not isinstance(consumer.layer, ReLU):
             continue
         if consumer.top[0] is step.top[0] and consumer.layer.slope == 0:
@@ -79,6 +82,68 @@ def fuse_relu(net: Net) -> int:
             consumer.layer.is_fused = True
             count += 1
     return count
+
+
+def fuse_scale(net: Net) -> int:
+    """Let a BatchNorm compute the in-place Scale behind it, both ways; the number of pairs.
+
+    Forward happens in the BatchNorm's place, backward in the Scale's, whose gradients are then complete.
+    """
+    count = 0
+    for i, first in enumerate(net.steps):
+        if not isinstance(first.layer, BatchNorm) or len(first.layer.blobs) != STATISTICS:
+            continue
+        second = _next_reader(net, i)
+        if second is None or not isinstance(second.layer, Scale) or second.top[0] is not first.top[0]:
+            continue
+        if second.layer.spec.scale_param.axis != 1 or len(second.bottom) != 1:
+            continue
+        if second.layer.blobs[0].shape != first.layer.blobs[0].shape:
+            continue
+        pair = ScaledNorm(first, first.layer, second, second.layer)
+        first.fused_forward, first.fused_backward = pair.forward, _nothing
+        second.fused_forward, second.fused_backward = _nothing, pair.backward
+        count += 1
+    return count
+
+
+def _nothing() -> None:
+    """The other layer of a fused pair has done it."""
+
+
+def _next_reader(net: Net, index: int) -> Step | None:
+    """The first step behind `index` that reads its top."""
+    top = net.steps[index].top[0]
+    return next((s for s in net.steps[index + 1 :] if any(b is top for b in s.bottom)), None)
+
+
+@final
+@dataclass(frozen=True)
+class ScaledNorm:
+    """A BatchNorm and the in-place Scale behind it, computed by the BatchNorm's operator."""
+
+    first: Step
+    norm: BatchNorm
+    second: Step
+    scale: Scale
+
+    def forward(self) -> None:
+        mean, variance, factor = (blob.data for blob in self.norm.blobs)
+        blobs = self.scale.blobs
+        bias = blobs[1].data if len(blobs) > 1 else None
+        x, y = self.first.bottom[0].data, self.first.top[0].data
+        self.norm.op.forward(x, mean, variance, factor, blobs[0].data, bias, y)
+
+    def backward(self) -> None:
+        blobs, wants = self.scale.blobs, self.scale.param_propagate_down
+        self.norm.op.backward(
+            self.second.top[0].diff,
+            self.first.bottom[0].data,
+            blobs[0].data,
+            self.first.bottom[0].diff if self.first.bottom_need_backward[0] else None,
+            blobs[0].diff if wants[0] else None,
+            blobs[1].diff if len(blobs) > 1 and wants[1] else None,
+        )
 
 
 def fastest_format(net: Net) -> tuple[str, str]:
@@ -159,6 +224,7 @@ class Trial:
                 for blob in step.top:
                     blob.data.plain_overwrite().fill(1.0 if len(blob.shape) > 2 else 0.0)
         fuse_relu(self._net)
+        fuse_scale(self._net)
         self._net.rebuild()
         self.seconds()
 

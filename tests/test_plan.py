@@ -498,3 +498,12 @@ def test_another_image_size_is_planned_anew(name: str) -> None:
             feed(net, grow)
             net.forward()
         assert_same(activations(ours), activations(theirs))
+
+
+def test_in_place_scales_behind_batch_norms_are_fused() -> None:
+    net = planned(NETS["resnet"], "blocked")
+    norms = [step for step in net.steps if step.layer.spec.type == "BatchNorm"]
+    fused = {step.layer.name for step in net.steps if step.fused_backward is not None}
+    assert norms
+    assert fused >= {step.layer.name for step in norms}
+    assert len(fused) == 2 * len(norms)
