@@ -256,12 +256,16 @@ class NetFace(ABC):
     @staticmethod
     def _fill(method: str, name: str, target: Plain, values: ArrayLike) -> None:
         array = np.asarray(values)
-        if array.shape[:1] != target.shape[:1] or array.size not in (target.size, target[:1].size):
-            raise ConfigError(
-                f"{method}: {name} must have shape {target.shape}, got {array.shape}; reshape the blob, or "
-                f"use forward_all for any number of images"
-            )
-        target[...] = array
+        wrong = ConfigError(
+            f"{method}: {name} must have shape {target.shape}, got {array.shape}; reshape the blob, or use "
+            f"forward_all for any number of images"
+        )
+        if array.shape[:1] != target.shape[:1]:
+            raise wrong
+        try:
+            target[...] = array
+        except ValueError:
+            raise wrong from None
 
     def before_forward(self, run: core.Hook) -> None:
         """Call `run(index of the layer)` before each layer; so the next three where their names say."""

@@ -75,7 +75,9 @@ class Solver(ABC):
 
     def step(self, iters: int) -> None:
         """Train so many iterations, with the tests and snapshots that fall into them."""
-        if not self._solver.step(iters):
+        with self._solver.signals:
+            finished = self._solver.step(iters)
+        if not finished:
             raise KeyboardInterrupt
 
     def solve(self, resume_file: File | None = None) -> None:
