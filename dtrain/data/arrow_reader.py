@@ -2,101 +2,123 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any, final
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dtrain.data.reader import Reader
+from dtrain.data.arrow_files import chunks_of
+from dtrain.data.arrow_rows import Rows
+from dtrain.data.reader import ColumnReader, Columns, Indices
 from dtrain.data.record import Record
 from dtrain.errors import DataError
 
+CACHE_BYTES = 256 << 20  # of chunks that had to be read and decompressed
+
 
 @final
-class ArrowReader(Reader):
-    """Rows of one file, or of a folder's .arrow, .feather and .parquet files in the order of their names.
+class ArrowReader(ColumnReader):
+    """Rows of the files that a source names: a file, a folder, a pattern, a URI, or several between commas.
 
     `image` holds encoded images (binary), or pixels as a fixed-shape tensor (C, H, W) of uint8 or float32;
-    `label` holds numbers, or lists of them. IPC files are mapped, not read; Parquet files are decompressed
-    into memory.
+    `label` holds numbers, or lists of them. Local IPC files are mapped and never copied. Of Parquet,
+    compressed and remote files, the row groups or batches that were used last are kept, CACHE_BYTES of them:
+    shuffle those in blocks.
     """
 
     def __init__(self, source: str) -> None:
         self.name = source
-        self._batches: list[tuple[Any, Any]] = []
-        self._files: list[str] = []
-        lengths = []
-        for path in _files(source):
-            for batch in _table(path).to_batches():
-                if batch.num_rows:
-                    self._batches.append((_column(batch, "image", path), _column(batch, "label", path)))
-                    self._files.append(path)
-                    lengths.append(batch.num_rows)
-        if not lengths:
-            raise DataError(f"{source}: must hold at least one row, got none")
-        self._ends = np.cumsum(lengths)
+        self._chunks = chunks_of(source)
+        self._ends = np.cumsum([chunk.num_rows for chunk in self._chunks])
+        self._starts = self._ends - [chunk.num_rows for chunk in self._chunks]
+        self._rows: OrderedDict[int, Rows] = OrderedDict()  # the least recently used first
+        self._read_bytes = 0
+        self._using, self._loading = threading.Lock(), threading.Lock()
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if self._batches else 0
+        return int(self._ends[-1])
 
     def read(self, index: int) -> Record:
         number, row = self._place(index)
-        images, labels = self._batches[number]
-        where = self.where(index)
-        if not images[row].is_valid or not labels[row].is_valid:
-            raise DataError(f"{where}: image and label must have values, got null")
-        label = labels[row].as_py()
-        values = tuple(map(float, label)) if isinstance(label, list) else (float(label),)
-        if isinstance(images.type, pa.FixedShapeTensorType):
-            return Record(where, values, images[row].to_numpy())
-        return Record(where, values, encoded=memoryview(images[row].as_buffer()))
+        rows, where = self._of(number), self.where(index)
+        rows.check(row, where)
+        labels = tuple(rows.labels[row].tolist())
+        if rows.pixels is not None:
+            return Record(where, labels, rows.pixels[row])
+        return Record(where, labels, encoded=rows.encoded(row).data)
+
+    @contextmanager
+    def columns(self, indices: Indices) -> Iterator[Columns]:
+        numbers = np.searchsorted(self._ends, indices, side="right")
+        places = indices - self._starts[numbers]
+        by_chunk = {number: self._of(number) for number in np.unique(numbers).tolist()}
+        first = next(iter(by_chunk.values()))
+        labels = np.empty((len(indices), first.labels.shape[1]), np.float32)
+        addresses = np.zeros(len(indices), np.int64)
+        for number, rows in by_chunk.items():
+            if rows.form != first.form:
+                raise DataError(
+                    f"{self._chunks[number].path}: all rows of a source must be alike, "
+                    f"got {rows.form} after {first.form}"
+                )
+        for number, rows in by_chunk.items():
+            mine = np.flatnonzero(numbers == number)
+            wanted = places[mine]
+            if not rows.usable[wanted].all():
+                wrong = int(mine[np.flatnonzero(~rows.usable[wanted])[0]])
+                rows.check(int(places[wrong]), self.where(int(indices[wrong])))
+            labels[mine] = rows.labels[wanted]
+            addresses[mine] = rows.address + wanted * rows.row_bytes
+        images = [
+            rows.encoded(row) if rows.pixels is None else rows.pixels[row]
+            for row, rows in zip(places.tolist(), map(by_chunk.get, numbers.tolist()), strict=True)
+            if rows is not None and not rows.is_bytes
+        ]
+        yield Columns(labels, images, addresses, first.shape, list(by_chunk.values()))
 
     def where(self, index: int) -> str:
         number, row = self._place(index)
-        return f"{self._files[number]}: row {row} (record {index})"
+        chunk = self._chunks[number]
+        return f"{chunk.path}: row {chunk.first_row + row} (record {index})"
 
     def _place(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))
-        return number, index - (int(self._ends[number - 1]) if number else 0)
+        return number, index - int(self._starts[number])
+
+    def _of(self, number: int) -> Rows:
+        found = self._kept(number)
+        if found is not None:
+            return found
+        with self._loading:
+            found = self._kept(number)
+            return self._load(number) if found is None else found
+
+    def _kept(self, number: int) -> Rows | None:
+        with self._using:
+            found = self._rows.get(number)
+            if found is not None:
+                self._rows.move_to_end(number)
+            return found
+
+    def _load(self, number: int) -> Rows:
+        if not self._chunks:
+            raise DataError(f"{self.name}: the reader must be open, got a read after close")
+        rows = Rows(self._chunks[number])
+        with self._using:
+            self._rows[number] = rows
+            if not self._chunks[number].is_mapped:
+                self._read_bytes += rows.num_bytes
+            for old in list(self._rows):
+                if self._read_bytes <= CACHE_BYTES:
+                    break
+                if old != number and not self._chunks[old].is_mapped:
+                    self._read_bytes -= self._rows.pop(old).num_bytes
+        return rows
 
     def close(self) -> None:
-        self._batches = []
-
-
-def _files(source: str) -> list[str]:
-    if not os.path.exists(source):
-        raise DataError(f"{source}: must be an Arrow or Parquet file, or a folder of them, got no such path")
-    if not os.path.isdir(source):
-        return [source]
-    names = sorted(name for name in os.listdir(source) if name.endswith((".arrow", ".feather", ".parquet")))
-    if not names:
-        raise DataError(f"{source}: must hold .arrow, .feather or .parquet files, got none")
-    return [os.path.join(source, name) for name in names]
-
-
-def _table(path: str) -> Any:
-    try:
-        with open(path, "rb") as file:
-            magic = file.read(6)
-        if magic[:4] == b"PAR1":
-            return pq.read_table(path, columns=["image", "label"])
-        return pa.ipc.open_file(pa.memory_map(path)).read_all()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: must be an Arrow IPC file or a Parquet file, got {error}") from error
-
-
-def _column(batch: Any, name: str, path: str) -> Any:
-    if name not in batch.schema.names:
-        raise DataError(f"{path}: columns must include image and label, got {', '.join(batch.schema.names)}")
-    column = batch.column(name)
-    if name == "image":
-        encoded = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
-        tensor = isinstance(column.type, pa.FixedShapeTensorType) and len(column.type.shape) == 3
-        if not encoded and not (tensor and column.type.value_type in (pa.uint8(), pa.float32())):
-            raise DataError(
-                f"{path}: column image must be binary, or a (C, H, W) tensor of uint8 or float32, "
-                f"got {column.type}"
-            )
-    return column
+        with self._using:
+            self._rows.clear()
+            self._chunks = []

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dtrain.data.bad_records import BadRecords
-from dtrain.data.reader import DatumReader, Reader
+from dtrain.data.reader import ColumnReader, DatumReader, Reader
 from dtrain.data.sampler import Numbers
 from dtrain.data.transformer import Transformer
 from dtrain.errors import DataError
@@ -47,6 +47,16 @@ def _fill(
     if isinstance(reader, DatumReader):
         with reader.datums(records) as values:
             transformer.apply_datums(values, lambda n: reader.where(int(records[n])), samples, data, labels)
+        return
+    if isinstance(reader, ColumnReader):
+        with reader.columns(records) as columns:
+            if columns.labels[0].size != labels[0].size:
+                raise DataError(
+                    f"{reader.where(int(records[0]))}: all records must have the same number of labels, "
+                    f"got {columns.labels[0].size} after {labels[0].size}"
+                )
+            labels[...] = columns.labels.reshape(labels.shape)
+            transformer.apply_columns(columns, lambda n: reader.where(int(records[n])), samples, data)
         return
     for n in range(len(records)):
         record = reader.read(int(records[n]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,30 @@ class DatumReader(Reader):
     @abstractmethod
     def datums(self, indices: Indices) -> AbstractContextManager[Sequence[memoryview]]:
         """The serialised messages, without a copy: they are valid inside the `with` block only."""
+
+
+@final
+class Columns(NamedTuple):
+    """Some records: their labels, and either where pixels of uint8 lie or an array for each image."""
+
+    labels: npt.NDArray[np.float32]
+    """(N, L)"""
+    images: list[npt.NDArray[Any]]
+    """Of each record the encoded bytes (1-D) or the pixels (C, H, W); empty where `addresses` says it."""
+    addresses: Indices
+    """Of the first byte of each record's pixels."""
+    shape: tuple[int, ...]
+    """(C, H, W) of the pixels."""
+    alive: object
+    """What must be kept meanwhile."""
+
+
+class ColumnReader(Reader):
+    """A reader whose records lie in columns, of which it gives many at once."""
+
+    @abstractmethod
+    def columns(self, indices: Indices) -> AbstractContextManager[Columns]:
+        """The records, valid inside the `with` block only."""
 
 
 def open_reader(source: str, backend: str) -> Reader:

@@ -12,11 +12,12 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from dtrain.data import datum_scan as columns
+from dtrain.data import datum_scan
 from dtrain.data.datum import check_count, check_shape, decode_datum
 from dtrain.data.datum_scan import located, scan
 from dtrain.data.decode import decode_image
 from dtrain.data.hashing import below, keyed, mix
+from dtrain.data.reader import Columns
 from dtrain.data.record import Pixels, Record
 from dtrain.data.transform_kernels import Floats, interleaved, planar, planar_from_memory
 from dtrain.data.transform_settings import TransformSettings
@@ -62,40 +63,65 @@ class Transformer:
         `where(n)` names the n-th message.
         """
         addresses, lengths, _alive = located(values)
-        table = np.empty((len(values), columns.COLUMNS), np.int64)
+        table = np.empty((len(values), datum_scan.COLUMNS), np.int64)
         scan(addresses, lengths, table)
-        labels[:] = table[:, columns.LABEL]
-        shapes = table[:, columns.CHANNELS : columns.WIDTH + 1]
+        labels[:] = table[:, datum_scan.LABEL]
+        shapes = table[:, datum_scan.CHANNELS : datum_scan.WIDTH + 1]
         counts = shapes.prod(axis=1)
         raw = (
-            (table[:, columns.OK] == 1)
-            & (table[:, columns.ENCODED] == 0)
+            (table[:, datum_scan.OK] == 1)
+            & (table[:, datum_scan.ENCODED] == 0)
             & (counts > 0)
-            & (table[:, columns.DATA_BYTES] == counts)
+            & (table[:, datum_scan.DATA_BYTES] == counts)
         )
         if raw.all() and (shapes == shapes[0]).all():
             channels, height, width = shapes[0].tolist()
-            shape = (channels, height, width)
-            self._check(shape, out.shape[1:], lambda: where(0))
-            tops, lefts, mirrors = self._draw(samples, shape, out.shape[1:])
-            mean_image, means = self.settings.mean_image, self._means(shape[0])
-            planar_from_memory(
-                addresses, table, tops, lefts, mirrors, mean_image, means, self.settings.scale, out
-            )
+            self._from_memory(addresses, table, (channels, height, width), where, samples, out)
             return
         for n, value in enumerate(values):
             name = where(n)
             self._write(self._pixels(value, table[n], name), int(samples[n]), out[n], name)
 
+    def apply_columns(
+        self, columns: Columns, where: Callable[[int], str], samples: Numbers, out: Floats
+    ) -> None:
+        """`apply` for records of a column reader: out (N, C, h, w)."""
+        if not columns.images:
+            table = np.zeros((len(samples), datum_scan.COLUMNS), np.int64)
+            table[:, datum_scan.CHANNELS : datum_scan.WIDTH + 1] = columns.shape
+            channels, height, width = columns.shape
+            self._from_memory(columns.addresses, table, (channels, height, width), where, samples, out)
+        for n, image in enumerate(columns.images):
+            name = where(n)
+            pixels = image if image.ndim == 3 else decode_image(image, self.settings.colour, name)
+            self._write(pixels, int(samples[n]), out[n], name)
+
+    def _from_memory(
+        self,
+        addresses: Numbers,
+        table: Numbers,
+        shape: Shape,
+        where: Callable[[int], str],
+        samples: Numbers,
+        out: Floats,
+    ) -> None:
+        """out <- images of raw uint8 pixels, all of one shape, as the rows of the table tell where."""
+        self._check(shape, out.shape[1:], lambda: where(0))
+        tops, lefts, mirrors = self._draw(samples, shape, out.shape[1:])
+        mean_image, means = self.settings.mean_image, self._means(shape[0])
+        planar_from_memory(
+            addresses, table, tops, lefts, mirrors, mean_image, means, self.settings.scale, out
+        )
+
     def _pixels(self, value: memoryview, fields: Numbers, where: str) -> Pixels:
         """What `decode_datum` and `_decoded` make of a message, without copying its data."""
-        start, size = int(fields[columns.DATA_START]), int(fields[columns.DATA_BYTES])
-        if not fields[columns.OK] or size == 0:
+        start, size = int(fields[datum_scan.DATA_START]), int(fields[datum_scan.DATA_BYTES])
+        if not fields[datum_scan.OK] or size == 0:
             return self._decoded(decode_datum(bytes(value), where))
         data = np.frombuffer(value, np.uint8, size, start)
-        if fields[columns.ENCODED]:
+        if fields[datum_scan.ENCODED]:
             return decode_image(data, self.settings.colour, where)
-        channels, height, width = fields[columns.CHANNELS : columns.WIDTH + 1].tolist()
+        channels, height, width = fields[datum_scan.CHANNELS : datum_scan.WIDTH + 1].tolist()
         shape = (channels, height, width)
         check_count("bytes of data", size, shape, check_shape(shape, where), where)
         return data.reshape(shape)
