@@ -1,0 +1,65 @@
+// What all kernels share: their types, the loop over elements, and reductions whose order is fixed.
+//
+// REAL is the type of the values, INDEX that of element numbers: int, or long long where an array is too large.
+// Device code compiles with NVRTC, which has no system headers.
+#pragma once
+
+#ifndef REAL
+#define REAL float
+#endif
+#ifndef INDEX
+#define INDEX int
+#endif
+#define FULL_WARP 0xffffffffu
+
+typedef REAL Real;
+typedef INDEX Index;
+
+template <class T> struct Limits;
+template <> struct Limits<float> {
+    static __device__ float tiny() { return 1.17549435e-38f; }  // the smallest normal number
+    static __device__ float infinity() { return 1e38f * 10.0f; }
+};
+template <> struct Limits<double> {
+    static __device__ double tiny() { return 2.2250738585072014e-308; }
+    static __device__ double infinity() { return 1e308 * 10.0; }
+};
+
+// A thread's elements of 0..n-1: neighbours in a warp take neighbours in memory.
+#define FOR_EACH(i, n)                                                     \
+    for (Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x; i < (n); \
+         i += (Index)gridDim.x * blockDim.x)
+
+// A thread's elements of a row that the whole block works on.
+#define FOR_ROW(i, n) for (Index i = threadIdx.x; i < (n); i += blockDim.x)
+
+// A block's rows; every thread of the block takes part in each.
+#define FOR_ROWS(row, n) for (Index row = blockIdx.x; row < (n); row += gridDim.x)
+
+struct Plus {
+    template <class T> static __device__ T join(T a, T b) { return a + b; }
+};
+struct Larger {  // of two numbers that are none, still none
+    template <class T> static __device__ T join(T a, T b) { return a >= b || a != a ? a : b; }
+};
+
+// The join of all threads' values, the same for every thread; `room` is 32 values of shared memory. Blocks are
+// whole warps. Safe to call again at once with the same room.
+template <class Join, class T>
+static __device__ T over_block(T value, T* room) {
+    for (int distance = 16; distance; distance >>= 1)
+        value = Join::join(value, __shfl_xor_sync(FULL_WARP, value, distance));
+    const int warps = blockDim.x / 32;
+    if (warps == 1) return value;
+    __syncthreads();  // the last call's readers are done
+    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = room[0];
+    for (int i = 1; i < warps; i++) value = Join::join(value, room[i]);
+    return value;
+}
+
+// A label: cut to an integer, the least integer if it is no number.
+static __device__ long long integer(Real x) {
+    return x == x ? (long long)x : -9223372036854775807ll - 1;
+}

@@ -1,0 +1,28 @@
+"""Rectified linear unit: y = max(x, 0) + slope min(x, 0)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from dtrain.kernels.array import SyncedArray
+from dtrain.kernels.cuda.array import read, write
+from dtrain.kernels.cuda.backend import CudaBackend
+
+
+@final
+class ReLU:
+    """bottom -> top of the same shape; both may be one array."""
+
+    def __init__(self, backend: CudaBackend, slope: float, bottom: SyncedArray, top: SyncedArray) -> None:
+        self._kernels = backend.kernels("elementwise.cu")
+        self.slope = float(slope)
+        self.implementation = "cuda"
+
+    def forward(self, bottom: SyncedArray, top: SyncedArray) -> None:
+        self._kernels.each("relu_forward", bottom.size, read(bottom), write(top), self.slope)
+
+    def backward(self, top_diff: SyncedArray, bottom: SyncedArray, bottom_diff: SyncedArray) -> None:
+        """In place the bottom holds the top's values, whose signs are the same while slope >= 0."""
+        self._kernels.each(
+            "relu_backward", bottom.size, read(top_diff), read(bottom), write(bottom_diff), self.slope
+        )

@@ -1,0 +1,1 @@
+"""The CUDA kernels and operators, proven without a GPU."""
