@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from dtrain.comm.single import SingleCommunicator
 from dtrain.kernels.cpu.backend import CpuBackend
@@ -18,6 +19,7 @@ from dtrain.proto.files import read_net, read_solver
 from dtrain.solvers.loop import Solver
 from dtrain.solvers.nets import build_test_nets, build_train_net
 from dtrain.solvers.settings import Settings
+from examples import toy_captions
 
 ROOT = Path(__file__).parents[1]
 SOLVERS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*/solver*.prototxt"))
@@ -31,11 +33,18 @@ BATCH = 2
 
 @dataclass(frozen=True)
 class Toy:
-    """The images that a model trains on here, and how many parameters the published model has."""
+    """The images that a model trains on here, and how many parameters the published model has.
+
+    others: shapes of one sample of blobs that are no scalars; narrow: what the outputs of convolutions are
+    divided by; rate: in place of the solver's base_lr.
+    """
 
     image: tuple[int, ...]
     classes: int = 1000
     params: int = 0
+    others: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    narrow: int = 1
+    rate: float | None = None
 
 
 TOYS = {
@@ -44,8 +53,20 @@ TOYS = {
     "cifar10_full": Toy((3, 32, 32), 10, 89_578),
     "cifar10_quick": Toy((3, 32, 32), 10, 145_578),
     "digits": Toy((1, 28, 28), 10, 431_080),
+    # VGG-16 without fc8, 21 scores of three layers, and what is not learned: 2 scales and 3 interpolations
+    "fcn8s": Toy(
+        (3, 32, 40),
+        21,
+        138_357_544 - 4_097_000 + 21 * (4096 + 512 + 256 + 3) + 512 + 256 + 21 * (16 + 16 + 256),
+        others=(("label", (1, 32, 40)),),
+        narrow=8,
+        rate=1e-6,
+    ),
+    "finetune_flickr_style": Toy((3, 67, 67), 20, 60_965_224 - 980 * 4097),
     "googlenet": Toy((3, 67, 67), params=6_998_552),
+    "hdf5_classification": Toy((4,), 2),
     "lenet": Toy((1, 28, 28), 10, 431_080),
+    "lrcn": Toy((3, 24, 24), 2, 41_548, others=tuple((name, (9,)) for name in ("cont", "input", "target"))),
     "mnist_autoencoder": Toy((1, 28, 28), 10),
     "mnist_siamese": Toy((2, 28, 28), 2, 431_080 + 22),
     # weights, then mean and variance and factor of 27 BatchNorm layers
@@ -73,6 +94,8 @@ def shrink(net: pb.NetParameter, toy: Toy) -> None:
     for layer in net.layer:
         if layer.type in SOURCES:
             make_input(layer, toy)
+        elif layer.type == "Convolution" and layer.convolution_param.num_output > toy.classes:
+            layer.convolution_param.num_output //= toy.narrow
         elif layer.type == "InnerProduct" and layer.inner_product_param.num_output > WIDE:
             layer.inner_product_param.num_output = 64
         elif layer.type == "Pooling" and layer.pooling_param.kernel_size >= LARGE:
@@ -85,9 +108,10 @@ def shrink(net: pb.NetParameter, toy: Toy) -> None:
 
 def make_input(layer: pb.LayerParameter, toy: Toy) -> None:
     source = pb.LayerParameter(name=layer.name, type="Input", top=layer.top, include=layer.include)
-    source.input_param.shape.add(dim=(BATCH, *toy.image))
-    for _ in layer.top[1:]:
-        source.input_param.shape.add(dim=(BATCH,))
+    others = dict(toy.others)
+    for i, name in enumerate(layer.top):
+        shape = toy.image if i == 0 and name not in others else others.get(name, ())
+        source.input_param.shape.add(dim=(BATCH, *shape))
     layer.CopyFrom(source)
 
 
@@ -96,10 +120,10 @@ def feed(net: Net, toy: Toy) -> None:
     rng = np.random.default_rng(11)
     for step in net.steps:
         if step.layer.spec.type == "Input":
-            image, *labels = step.top
-            image.data.plain_overwrite()[...] = rng.random(image.shape)
-            for label in labels:
-                label.data.plain_overwrite()[...] = rng.integers(0, toy.classes, label.shape)
+            for blob in step.top:
+                is_image = blob.shape[1:] == toy.image
+                values = rng.random(blob.shape) if is_image else rng.integers(0, toy.classes, blob.shape)
+                blob.data.plain_overwrite()[...] = values
 
 
 def toy_solver(path: str, toy: Toy) -> Solver:
@@ -110,6 +134,7 @@ def toy_solver(path: str, toy: Toy) -> Solver:
     param.ClearField("net")
     param.net_param.CopyFrom(net)
     param.iter_size = 1
+    param.base_lr = toy.rate or param.base_lr
     param.max_iter = 4
     param.ClearField("snapshot")
     param.snapshot_after_train = False
@@ -153,3 +178,44 @@ def test_a_deploy_net_has_as_many_parameters_as_the_published_one(path: str) -> 
             layer.input_param.shape[0].dim[0] = 1
     net = Net(param, Scope(CpuBackend(engine="CAFFE"), pb.TEST))
     assert sum(owned.blob.count for owned in net.params.owned) == TOYS[Path(path).parent.name].params
+
+
+def test_a_toy_of_sentences_is_learned_and_spoken(tmp_path: Path) -> None:
+    """configs/lrcn on the drawings of examples/toy_captions.py, then word by word by its deploy net."""
+    toy_captions.write(tmp_path, num_test=64)
+    param, _ = read_solver("configs/lrcn/solver.prototxt")
+    net, _ = read_net(param.net)
+    for layer in net.layer:
+        if layer.type == "HDF5Data":
+            layer.hdf5_data_param.source = str(tmp_path / Path(layer.hdf5_data_param.source).name)
+    param.ClearField("net")
+    param.net_param.CopyFrom(net)
+    param.test_interval = 1000
+    settings, backend, comm = Settings(param), CpuBackend(), SingleCommunicator()
+    train = build_train_net(settings, backend, comm, 1, Plan(memory_format="blocked"))
+    Solver(param, train, build_test_nets(settings, backend, comm, 1, train), comm).step(300)
+    speaker = Net(read_net("configs/lrcn/deploy.prototxt")[0], Scope(backend, pb.TEST), weights_from=train)
+    rng = np.random.default_rng(4)
+    for colour, shape, side in (
+        ("red", "ring", "left"),
+        ("blue", "cross", "right"),
+        ("green", "square", "left"),
+    ):
+        image = toy_captions.draw(colour, shape, side, rng)
+        assert speak(speaker, image) == f"a {colour} {shape} on the {side} ."
+
+
+def speak(net: Net, image: NDArray[np.float32]) -> str:
+    """The likeliest word again and again, up to the end of the sentence."""
+    net.blob("data").data.plain_overwrite()[...] = image
+    words: list[str] = []
+    word = 0
+    while len(words) < toy_captions.STEPS:
+        net.blob("cont_sentence").data.plain_overwrite()[...] = len(words) > 0
+        net.blob("input_sentence").data.plain_overwrite()[...] = word
+        net.forward()
+        word = int(net.blob("probs").data.plain().argmax())
+        words.append(toy_captions.WORDS[word])
+        if word == 0:
+            break
+    return " ".join(words)
