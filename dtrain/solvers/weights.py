@@ -6,7 +6,7 @@ Source of the rules: Net::CopyTrainedLayersFrom, Net::ToProto and Net::ToHDF5 of
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -18,9 +18,16 @@ from dtrain.kernels.array import Plain
 from dtrain.layers.layer import Layer
 from dtrain.net import Net
 from dtrain.proto import dtrain_pb2 as pb
-from dtrain.proto.blobproto import blob_shape, blobproto_to_array, fill_blobproto, fits
+from dtrain.proto.blobproto import (
+    array_to_blobproto,
+    blob_shape,
+    blobproto_to_array,
+    fill_blobproto,
+    fits,
+)
 from dtrain.proto.files import read_binary
 from dtrain.solvers import hdf5
+from dtrain.solvers.batch_norm_blobs import blobs_for, in_order
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +57,18 @@ def load(net: Net, path: str | Path) -> None:
 
 def load_message(net: Net, stored: pb.NetParameter, where: str) -> None:
     """Copy weights from a message; `where` is named in errors."""
-    known = {layer.name: layer for layer in net.layers}
-    ignored = [source.name for source in stored.layer if source.name not in known]
-    if ignored:
-        logger.info("%s: Ignoring source layers that the net lacks: %s", where, ", ".join(ignored))
-    for source in stored.layer:
-        if source.name in known:
-            _load_layer(known[source.name], source.blobs, where)
+    found = blobs_for(net, stored, where)
+    known = {layer.name for layer in net.layers}
+    tell_ignored(where, [name for name in found if name not in known])
+    for layer in net.layers:
+        if layer.name in found:
+            _load_layer(layer, found[layer.name], where)
+
+
+def tell_ignored(where: str, names: Sequence[str]) -> None:
+    """One line for the layers of a file that the net lacks."""
+    if names:
+        logger.info("%s: Ignoring source layers that the net lacks: %s", where, ", ".join(names))
 
 
 def _load_layer(layer: Layer, blobs: Sequence[pb.BlobProto], where: str) -> None:
@@ -74,26 +86,51 @@ def _load_layer(layer: Layer, blobs: Sequence[pb.BlobProto], where: str) -> None
 
 
 def _load_hdf5(net: Net, path: Path) -> None:
-    stored = hdf5.read(path, WeightsError)
+    found = _by_layer(hdf5.read(path, WeightsError), path)
+    known = {layer.name for layer in net.layers}
+    tell_ignored(str(path), [name for name in found if name not in known])
     for index, layer in enumerate(net.layers):
-        prefix = f"data/{layer.name}/"
-        given = any(key.startswith(prefix) for key in stored)
+        values = found.get(layer.name, {})
+        told = f'{path}: layer "{layer.name}" ({layer.spec.type})'
+        if layer.spec.type == "BatchNorm":
+            values = _in_order(values, told)
+        if max(values, default=-1) >= len(layer.blobs):
+            raise WeightsError(
+                f"{told}: the number of blobs must be {len(layer.blobs)}, got {max(values) + 1}"
+            )
         for j, mine in enumerate(layer.blobs):
-            told = f'{path}: layer "{layer.name}" ({layer.spec.type}): blob {j}'
-            values = stored.get(f"{prefix}{j}")
             owner = net.params.of_layer(index, j)
-            if values is None and ((owner.layer_index, owner.blob_index) != (index, j) or not given):
+            is_shared = (owner.layer_index, owner.blob_index) != (index, j)
+            if j not in values and (is_shared or not values):
                 continue
-            shape = np.shape(values) if values is not None else None
-            if not isinstance(values, np.ndarray) or shape != mine.shape:
-                raise WeightsError(f"{told}: the shape must be {mine.shape}, got {shape or 'none'}")
-            mine.data.plain_overwrite()[...] = values
-    ignored = sorted({key.split("/")[1] for key in stored if key.startswith("data/")})
-    unknown = [
-        name for name in ignored if not any(f"{layer.name}/".startswith(f"{name}/") for layer in net.layers)
-    ]
-    if unknown:
-        logger.info("%s: Ignoring source layers that the net lacks: %s", path, ", ".join(unknown))
+            shape = values[j].shape if j in values else None
+            if shape != mine.shape:
+                raise WeightsError(
+                    f"{told}: the shape of blob {j} must be {mine.shape}, got {shape or 'none'}; "
+                    f"rename the layer to train it from scratch"
+                )
+            mine.data.plain_overwrite()[...] = values[j]
+
+
+def _by_layer(stored: Mapping[str, hdf5.Value], path: Path) -> dict[str, dict[int, Plain]]:
+    """The datasets data/LAYER/J; a layer's name may have slashes of its own."""
+    found: dict[str, dict[int, Plain]] = {}
+    for key, value in stored.items():
+        group, _, rest = key.partition("/")
+        name, _, number = rest.rpartition("/")
+        if group == "data" and name and number.isascii() and number.isdigit():
+            if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
+                raise WeightsError(f"{path}: {key} must hold floating-point values, got others")
+            found.setdefault(name, {})[int(number)] = value
+    return found
+
+
+def _in_order(values: Mapping[int, Plain], told: str) -> dict[int, Plain]:
+    """BatchNorm's blobs in the order of this net, if they are whole."""
+    if sorted(values) != list(range(len(values))):
+        return dict(values)
+    blobs = in_order([array_to_blobproto(values[j]) for j in range(len(values))], told)
+    return {j: blobproto_to_array(blob, where=told) for j, blob in enumerate(blobs)}
 
 
 def hdf5_of(copies: Sequence[LayerWeights]) -> dict[str, hdf5.Value]:
