@@ -193,7 +193,7 @@ def test_a_toy_of_sentences_is_learned_and_spoken(tmp_path: Path) -> None:
     param.test_interval = 1000
     settings, backend, comm = Settings(param), CpuBackend(), SingleCommunicator()
     train = build_train_net(settings, backend, comm, 1, Plan(memory_format="blocked"))
-    Solver(param, train, build_test_nets(settings, backend, comm, 1, train), comm).step(300)
+    Solver(param, train, build_test_nets(settings, backend, comm, 1, train), comm).step(450)
     speaker = Net(read_net("configs/lrcn/deploy.prototxt")[0], Scope(backend, pb.TEST), weights_from=train)
     rng = np.random.default_rng(4)
     for colour, shape, side in (
