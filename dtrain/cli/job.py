@@ -22,7 +22,6 @@ from dtrain.comm.communicator import Communicator
 from dtrain.comm.launcher import connect, declared
 from dtrain.errors import ConfigError, DtrainError
 from dtrain.metrics.progress import Show, open_reporter
-from dtrain.metrics.prometheus import MetricsServer, TextfileWriter
 from dtrain.metrics.recorder import Recorder
 from dtrain.metrics.reporter import Reporter
 from dtrain.net import Net
@@ -71,6 +70,8 @@ def open_job(telling: Telling) -> Iterator[Job]:
             stack.callback(reporter.close)
             stack.callback(_tell_input_once(comm.rank))
             if telling.metrics_port is not None:
+                from dtrain.metrics.prometheus import MetricsServer  # 50 ms that most runs do not need
+
                 server = MetricsServer(
                     recorder,
                     telling.metrics_port,
@@ -80,6 +81,8 @@ def open_job(telling: Telling) -> Iterator[Job]:
                 )
                 stack.callback(server.close)
             if telling.metrics_textfile is not None:
+                from dtrain.metrics.prometheus import TextfileWriter
+
                 writer = TextfileWriter(recorder, telling.metrics_textfile, rank=comm.rank)
                 stack.callback(writer.close)
         yield Job(comm, reporter, recorder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import numpy as np
 import typer
@@ -24,7 +24,7 @@ from dtrain.cli.inputs import (
 )
 from dtrain.cli.job import Job, Telling, agreed, open_job
 from dtrain.cli.scoring import Result, score
-from dtrain.errors import ConfigError, SnapshotError
+from dtrain.errors import ConfigError, SnapshotError, WeightsError
 from dtrain.kernels.backend import Backend
 from dtrain.layers.layer import Scope
 from dtrain.layers.record_layer import RecordLayer
@@ -40,6 +40,8 @@ from dtrain.solvers.settings import Settings
 from dtrain.solvers.snapshots import prefix_of
 
 logger = logging.getLogger(__name__)
+
+UNTOUCHED: Final = np.finfo(np.float32).max  # no weight that a net computes anything with
 
 EPILOG = """\b
 Examples:
@@ -92,8 +94,7 @@ def test(
         for number_of_net, (spec, test_iter) in enumerate(zip(specs, batches, strict=True)):
             with agreed(job.comm):
                 net = build(spec, backend, job, test_iter)
-                for file in files:
-                    stored.load(net, file)
+                load_all(net, files)
             if settings is not None:
                 logger.info("Testing net (#%d)", number_of_net)
             tell_share(net, test_iter)
@@ -147,6 +148,25 @@ def build(spec: NetSpec, backend: Backend, job: Job, test_iter: int) -> Net:
         rng=np.random.default_rng(0),  # whatever a weights file does not hold is the same on every rank
     )
     return Net(spec.param, scope, plan=Plan(), source=spec.source)
+
+
+def load_all(net: Net, files: Sequence[str]) -> None:
+    """Load the weights of every layer: a score of weights that no file holds would mean nothing."""
+    for layer in net.layers:
+        for blob in layer.blobs:
+            blob.data.plain_overwrite().fill(UNTOUCHED)
+    for file in files:
+        stored.load(net, file)
+    lacking = [
+        layer.name
+        for layer in net.layers
+        if any(blob.count and (blob.data.plain() == UNTOUCHED).all() for blob in layer.blobs)
+    ]
+    if lacking:
+        raise WeightsError(
+            f"{', '.join(files)}: weights of all layers of the net must be there, got none for "
+            f"{', '.join(lacking)}"
+        )
 
 
 def tell_share(net: Net, batches: int) -> None:

@@ -2,6 +2,8 @@
 
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.blobproto import blobproto_to_array
 from dtrain.proto.files import read_binary
-from tests.cli.running import dtrain, dtrain_signalled
+from tests.cli.running import dtrain, dtrain_signalled, surroundings
 
 ENDLESS = ("max_iter: 20", "max_iter: 1000000")
 
@@ -114,3 +116,17 @@ def test_weights_are_where_training_starts(here: Path, trained: Path) -> None:
     for name, blobs in weights(model).items():
         for a, b in zip(blobs, weights(here / "runs/small_iter_0.caffemodel")[name], strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_training_loads_no_library_that_it_does_not_use(here: Path) -> None:
+    program = """
+import sys
+from dtrain.cli.main import run
+status = run(["solver.prototxt"])
+heavy = {"cv2", "pyarrow", "h5py", "sklearn", "pandas", "prometheus_client", "mpi4py"}
+print(status, *(heavy & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=here, env=surroundings(), capture_output=True, text=True
+    )
+    assert done.stdout == "0\n", done.stderr
