@@ -5,10 +5,12 @@ Nets and solvers read it when they are built, so that a later call changes only 
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import sys
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Final, final
 
 import numpy as np
@@ -89,17 +91,32 @@ def next_seed() -> int:
 def communicator() -> Communicator:
     """All processes that the launcher has started, or this one alone; connected when first asked for.
 
-    Raises ConfigError where the script has announced another number of solvers.
+    From then on a script that fails on one rank ends all ranks. Raises ConfigError where the script has
+    announced another number of solvers.
     """
     here = process()
     if here.joined is None:
         here.joined = connect()
+        if here.joined.size > 1:
+            _end_together(here.joined)
     if here.solver_count not in (0, here.joined.size):
         raise ConfigError(
             f"set_solver_count: the number of solvers must be that of the processes ({here.joined.size}), "
             f"got {here.solver_count}; start the script with mpirun -n {here.solver_count}"
         )
     return here.joined
+
+
+def _end_together(comm: Communicator) -> None:
+    """Close at the end of the script, and end the others where it has no good end."""
+    former = sys.excepthook
+
+    def fail(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        former(kind, error, trace)
+        comm.close(failed=True)
+
+    sys.excepthook = fail
+    atexit.register(comm.close)
 
 
 def solver_count() -> int:

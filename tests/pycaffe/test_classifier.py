@@ -91,7 +91,8 @@ def test_context_shows_what_surrounds_a_window(files: tuple[str, str]) -> None:
 
 
 def test_context_outside_of_the_image_is_the_mean(files: tuple[str, str]) -> None:
-    detector = caffe.Detector(*files, context_pad=3, **SETTINGS)
+    settings = SETTINGS | {"channel_swap": (1, 2, 0)}
+    detector = caffe.Detector(*files, context_pad=3, **settings)
     crop = detector.crop(np.ones((40, 40, 3), np.float32), np.array([0, 0, 5, 5]))
     assert (crop[4:, 4:] == 1).all()
     blob = detector.transformer.preprocess("data", crop)

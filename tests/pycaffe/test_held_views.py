@@ -172,6 +172,18 @@ def test_a_view_stays_good_under_another_shape_of_as_many_values(net: caffe.Net)
     assert not np.shares_memory(array.plain_overwrite(), held)
 
 
+def test_a_view_is_never_of_a_buffer_that_was_given_to_be_read() -> None:
+    given = np.arange(6, dtype=np.float32).reshape(2, 3)
+    array = CpuArray((2, 3), np.float32, None)
+    array.take(given)
+    held = array.lend_plain()
+    held[...] = 7
+    assert given[1, 2] == 5
+    np.testing.assert_array_equal(array.native(), np.full(6, 7))
+    array.take(given)
+    np.testing.assert_array_equal(held, given)
+
+
 def test_an_array_that_nobody_holds_pays_nothing(net: caffe.Net) -> None:
     net.forward()
     assert not any(
