@@ -64,7 +64,7 @@ class BatchNorm:
             center = x.mean(axis=(0, 2))
             np.subtract(x, center[:, None], out=y)
             spread = np.square(y).mean(axis=(0, 2))
-            self._gather(center, spread, x.size // x.shape[1], mean, variance, factor)
+            gather((mean, variance, factor), self.fraction, center, spread, x.size // x.shape[1])
         self.center = center[:, None]
         self.inverse = 1 / np.sqrt(spread + self.eps)[:, None]
         y *= self.inverse
@@ -74,21 +74,6 @@ class BatchNorm:
             y *= scale.plain()[:, None]
         if bias is not None:
             y += bias.plain()[:, None]
-
-    def _gather(
-        self,
-        center: Plain,
-        spread: Plain,
-        count: int,
-        mean: SyncedArray,
-        variance: SyncedArray,
-        factor: SyncedArray,
-    ) -> None:
-        unbiased = count / (count - 1) if count > 1 else 1.0
-        for moving, value in ((mean, center), (variance, unbiased * spread), (factor, 1)):
-            stored = moving.plain_mutable()
-            stored *= self.fraction
-            stored += value
 
     def backward(
         self,
@@ -124,3 +109,19 @@ class BatchNorm:
             dx -= dx.mean(axis=(0, 2))[:, None]
             dx -= along[:, None] * normalized
         dx *= self.inverse
+
+
+def gather(
+    statistics: tuple[SyncedArray, SyncedArray, SyncedArray],
+    fraction: float,
+    mean: Plain,
+    variance: Plain,
+    count: int,
+) -> None:
+    """Fade the gathered (mean, variance, factor) and add a batch's, whose channels have `count` values."""
+    unbiased = count / (count - 1) if count > 1 else 1.0
+    values: tuple[Plain | int, ...] = (mean, unbiased * variance, 1)
+    for moving, value in zip(statistics, values, strict=True):
+        stored = moving.plain_mutable()
+        stored *= fraction
+        stored += value

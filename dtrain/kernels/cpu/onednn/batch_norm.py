@@ -6,12 +6,13 @@ from typing import final
 
 import numpy as np
 
-from dtrain.kernels.array import Plain, SyncedArray
+from dtrain.kernels.array import SyncedArray
 from dtrain.kernels.cpu.array import CpuStorage
 from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.kernels.cpu.batch_norm import gather
 from dtrain.kernels.cpu.onednn import library as dnnl
 from dtrain.kernels.cpu.onednn.library import Arg
-from dtrain.kernels.cpu.onednn.steps import Owned, Steps, cpu, engine_of
+from dtrain.kernels.cpu.onednn.steps import Owned, Steps, Variants, adds, cpu, engine_of
 
 GIVEN_STATISTICS, WITH_SCALE, WITH_BIAS = 1, 2, 4  # oneDNN's normalisation flags
 
@@ -49,8 +50,7 @@ class BatchNorm:
         self._forward: Steps | None = None
         self._forward_flags = -1
         self._forward_desc: dnnl.PrimitiveDesc | None = None
-        self._backward: Steps | None = None
-        self._backward_key: tuple[object, ...] = ()
+        self._backward = Variants()
         flags = GIVEN_STATISTICS if use_global_stats else 0
         self.implementation = f"oneDNN {self._describe_forward(flags).implementation}"
 
@@ -84,7 +84,7 @@ class BatchNorm:
         if self._forward is None or flags != self._forward_flags:
             self._forward = self._build_forward(flags, cpu(bottom), scale, bias, cpu(top))
             self._forward_flags = flags
-            self._backward = None
+            self._backward = Variants()
         if self._use_global_stats:
             gathered = float(factor.plain().reshape(-1)[0])
             weight = 0.0 if gathered == 0 else 1 / gathered
@@ -92,7 +92,8 @@ class BatchNorm:
             np.multiply(variance.plain(), weight, out=self._variance.buffer)
         self._forward()
         if not self._use_global_stats:
-            self._gather(mean, variance, factor)
+            statistics = (mean, variance, factor)
+            gather(statistics, self._fraction, self._mean.buffer, self._variance.buffer, self._per_channel)
 
     def _build_forward(
         self, flags: int, x: CpuStorage, scale: SyncedArray | None, bias: SyncedArray | None, y: CpuStorage
@@ -119,19 +120,6 @@ class BatchNorm:
         steps.primitive(self._forward_desc, memories)
         return steps
 
-    def _gather(self, mean: SyncedArray, variance: SyncedArray, factor: SyncedArray) -> None:
-        count = self._per_channel
-        unbiased = np.float32(count / (count - 1) if count > 1 else 1.0)
-        values: tuple[tuple[SyncedArray, Plain | float], ...] = (
-            (mean, self._mean.buffer),
-            (variance, unbiased * self._variance.buffer),
-            (factor, 1.0),
-        )
-        for moving, value in values:
-            stored = moving.plain_mutable()
-            stored *= self._fraction
-            stored += value
-
     def backward(
         self,
         top_diff: SyncedArray,
@@ -143,18 +131,12 @@ class BatchNorm:
     ) -> None:
         dy = cpu(top_diff)
         dx = cpu(bottom_diff) if bottom_diff is not None else None
-        key = (
-            dy.generation,
-            -1 if dx is None else dx.generation,
-            scale_diff is None or scale_diff.is_clear,
-            bias_diff is None or bias_diff.is_clear,
+        if dx is not None and dx is not dy:
+            dx.offer_layout(self._layout)
+        key = (dy.generation, None if dx is None else dx.generation, adds(scale_diff), adds(bias_diff))
+        self._backward.run(
+            key, lambda: self._build_backward(dy, cpu(bottom), scale, dx, scale_diff, bias_diff)
         )
-        if self._backward is None or key != self._backward_key:
-            if dx is not None and dx is not dy:
-                dx.offer_layout(self._layout)
-            self._backward = self._build_backward(dy, cpu(bottom), scale, dx, scale_diff, bias_diff)
-            self._backward_key = (key[0], -1 if dx is None else dx.generation, *key[2:])
-        self._backward()
 
     def _build_backward(
         self,
@@ -197,10 +179,6 @@ class BatchNorm:
             (WITH_BIAS, Arg.DIFF_SHIFT, bias_diff),
         ):
             if self._forward_flags & flag:
-                channels = self._mean.memory.desc
-                if diff is None:
-                    memories[arg] = steps.own(channels).memory
-                else:
-                    memories[arg] = steps.result(cpu(diff), channels, not diff.is_clear)
+                memories[arg] = steps.gradient(diff, self._mean.memory.desc)
         steps.primitive(desc, memories)
         return steps

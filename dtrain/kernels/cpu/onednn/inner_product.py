@@ -9,7 +9,7 @@ from dtrain.kernels.cpu.array import CpuStorage
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cpu.onednn import library as dnnl
 from dtrain.kernels.cpu.onednn.library import Arg, Query
-from dtrain.kernels.cpu.onednn.steps import Steps, cpu, engine_of
+from dtrain.kernels.cpu.onednn.steps import Steps, Variants, adds, cpu, engine_of
 
 
 @final
@@ -60,8 +60,7 @@ class InnerProduct:
             memories[Arg.BIAS] = steps.read(cpu(bias), self._bias_desc)
         steps.primitive(self._forward_desc, memories)
         self._forward = steps
-        self._backward: Steps | None = None
-        self._backward_key: tuple[object, ...] = ()
+        self._backward = Variants()
 
     def forward(
         self, bottom: SyncedArray, weights: SyncedArray, bias: SyncedArray | None, top: SyncedArray
@@ -77,21 +76,20 @@ class InnerProduct:
         weights_diff: SyncedArray | None,
         bias_diff: SyncedArray | None,
     ) -> None:
-        adds = (
-            weights_diff is not None and not weights_diff.is_clear,
-            bias_diff is not None and not bias_diff.is_clear,
-        )
-        key = (cpu(top_diff).generation, bottom_diff is None, weights_diff is None, bias_diff is None, adds)
-        if self._backward is None or key != self._backward_key:
+        dy, x, dx = cpu(top_diff), cpu(bottom), None if bottom_diff is None else cpu(bottom_diff)
+        if dx is not None:
+            dx.offer_layout(x.desc)
+
+        def build() -> Steps:
             steps = Steps(self._engine)
             if weights_diff is not None or bias_diff is not None:
-                self._add_weights_step(steps, cpu(top_diff), cpu(bottom), weights_diff, bias_diff, adds)
-            if bottom_diff is not None:
-                cpu(bottom_diff).offer_layout(cpu(bottom).desc)
-                self._add_data_step(steps, cpu(top_diff), cpu(weights), cpu(bottom_diff))
-            self._backward = steps
-            self._backward_key = key
-        self._backward()
+                self._add_weights_step(steps, dy, x, weights_diff, bias_diff)
+            if dx is not None:
+                self._add_data_step(steps, dy, cpu(weights), dx)
+            return steps
+
+        key = (dy.generation, None if dx is None else dx.generation, adds(weights_diff), adds(bias_diff))
+        self._backward.run(key, build)
 
     def _add_weights_step(
         self,
@@ -100,7 +98,6 @@ class InnerProduct:
         x: CpuStorage,
         weights_diff: SyncedArray | None,
         bias_diff: SyncedArray | None,
-        adds: tuple[bool, bool],
     ) -> None:
         layout = cpu(weights_diff).desc if weights_diff is not None else self._w_desc
         desc = dnnl.PrimitiveDesc(
@@ -117,15 +114,9 @@ class InnerProduct:
             Arg.SRC: steps.read(x, desc.desc(Query.SRC, x.shape)),
             Arg.DIFF_DST: steps.read(dy, desc.desc(Query.DIFF_DST, dy.shape)),
         }
-        if weights_diff is not None:
-            memories[Arg.DIFF_WEIGHTS] = steps.result(cpu(weights_diff), layout, adds[0])
-        else:
-            memories[Arg.DIFF_WEIGHTS] = steps.own(layout).memory
+        memories[Arg.DIFF_WEIGHTS] = steps.gradient(weights_diff, layout)
         if self._bias_desc is not None:
-            if bias_diff is not None:
-                memories[Arg.DIFF_BIAS] = steps.result(cpu(bias_diff), self._bias_desc, adds[1])
-            else:
-                memories[Arg.DIFF_BIAS] = steps.own(self._bias_desc).memory
+            memories[Arg.DIFF_BIAS] = steps.gradient(bias_diff, self._bias_desc)
         steps.primitive(desc, memories)
 
     def _add_data_step(self, steps: Steps, dy: CpuStorage, w: CpuStorage, dx: CpuStorage) -> None:

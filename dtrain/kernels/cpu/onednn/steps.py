@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Callable
+from typing import ClassVar, final
 
 from dtrain.kernels.array import Shape, SyncedArray
 from dtrain.kernels.cpu.array import CpuStorage, aligned_zeros
@@ -95,9 +96,14 @@ class Steps:
         self._after.append(dnnl.Primitive(total, {**sources, dnnl.Arg.DST: target}))
         return part.memory
 
-    def result(self, array: CpuStorage, desc: dnnl.Desc, accumulate: bool) -> dnnl.Memory:
-        """`add_to` or `write`."""
-        return self.add_to(array, desc) if accumulate else self.write(array, desc)
+    def gradient(self, diff: SyncedArray | None, desc: dnnl.Desc) -> dnnl.Memory:
+        """Where a primitive shall write a parameter's gradient, so that it is added to what is there.
+
+        Nothing is there while the diff is clear, so then it is written straight; None wants no gradient.
+        """
+        if diff is None:
+            return self.own(desc).memory
+        return self.write(cpu(diff), desc) if diff.is_clear else self.add_to(cpu(diff), desc)
 
     def copy(self, source: dnnl.Memory, part: dnnl.Desc, array: CpuStorage) -> None:
         """Reorder a part of `source`, as `window` describes it, into the array."""
@@ -131,3 +137,27 @@ class Steps:
         for array in self._push:
             if array.is_lent:
                 array.push()
+
+
+@final
+class Variants:
+    """Steps of one pass for each situation that it meets: layouts, what is wanted, what is added to."""
+
+    MOST: ClassVar[int] = 8
+
+    def __init__(self) -> None:
+        self._built: dict[tuple[object, ...], Steps] = {}
+
+    def run(self, key: tuple[object, ...], build: Callable[[], Steps]) -> None:
+        """Run the steps for this key, built when it first comes up."""
+        steps = self._built.get(key)
+        if steps is None:
+            if len(self._built) >= self.MOST:
+                self._built.clear()
+            steps = self._built[key] = build()
+        steps()
+
+
+def adds(diff: SyncedArray | None) -> bool | None:
+    """Whether a gradient is added to what is there; None where none is wanted."""
+    return None if diff is None else not diff.is_clear
