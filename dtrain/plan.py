@@ -13,6 +13,7 @@ from typing import TypeAlias, final
 
 from dtrain.errors import DtrainError
 from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.kernels.cpu.onednn.batch_norm import BatchNorm as OneDnnBatchNorm
 from dtrain.layers.batch_norm import STATISTICS, BatchNorm
 from dtrain.layers.convolution import Convolution
 from dtrain.layers.inner_product import InnerProduct
@@ -85,9 +86,10 @@ def fuse_relu(net: Net) -> int:
 
 
 def fuse_scale(net: Net) -> int:
-    """Let a BatchNorm compute the in-place Scale behind it, both ways; the number of pairs.
+    """Let a BatchNorm compute the in-place Scale behind it, and the ReLU behind that; the number of groups.
 
-    Forward happens in the BatchNorm's place, backward in the Scale's, whose gradients are then complete.
+    Forward happens in the place of the first, backward in that of the last: every gradient of a parameter
+    is then complete when backward has passed its layer.
     """
     count = 0
     for i, first in enumerate(net.steps):
@@ -100,11 +102,23 @@ def fuse_scale(net: Net) -> int:
             continue
         if second.layer.blobs[0].shape != first.layer.blobs[0].shape:
             continue
-        pair = ScaledNorm(first, first.layer, second, second.layer)
-        first.fused_forward, first.fused_backward = pair.forward, _nothing
-        second.fused_forward, second.fused_backward = _nothing, pair.backward
+        third = _rectifier_behind(net, second) if isinstance(first.layer.op, OneDnnBatchNorm) else None
+        group = ScaledNorm(first, first.layer, second.layer, third or second, third is not None)
+        for step in (first, second, third):
+            if step is not None:
+                step.fused_forward, step.fused_backward = _nothing, _nothing
+        first.fused_forward = group.forward
+        group.last.fused_backward = group.backward
         count += 1
     return count
+
+
+def _rectifier_behind(net: Net, step: Step) -> Step | None:
+    """The in-place ReLU that reads the step's top next, if there is one."""
+    reader = _next_reader(net, net.steps.index(step))
+    if reader is None or not isinstance(reader.layer, ReLU):
+        return None
+    return reader if reader.top[0] is step.top[0] and reader.layer.slope == 0 else None
 
 
 def _nothing() -> None:
@@ -120,24 +134,28 @@ def _next_reader(net: Net, index: int) -> Step | None:
 @final
 @dataclass(frozen=True)
 class ScaledNorm:
-    """A BatchNorm and the in-place Scale behind it, computed by the BatchNorm's operator."""
+    """A BatchNorm, the in-place Scale behind it and maybe a ReLU, as the BatchNorm's operator."""
 
     first: Step
     norm: BatchNorm
-    second: Step
     scale: Scale
+    last: Step
+    with_relu: bool
 
     def forward(self) -> None:
+        op = self.norm.op
+        if self.with_relu:
+            op.relu = True
         mean, variance, factor = (blob.data for blob in self.norm.blobs)
         blobs = self.scale.blobs
         bias = blobs[1].data if len(blobs) > 1 else None
         x, y = self.first.bottom[0].data, self.first.top[0].data
-        self.norm.op.forward(x, mean, variance, factor, blobs[0].data, bias, y)
+        op.forward(x, mean, variance, factor, blobs[0].data, bias, y)
 
     def backward(self) -> None:
         blobs, wants = self.scale.blobs, self.scale.param_propagate_down
         self.norm.op.backward(
-            self.second.top[0].diff,
+            self.last.top[0].diff,
             self.first.bottom[0].data,
             blobs[0].data,
             self.first.bottom[0].diff if self.first.bottom_need_backward[0] else None,

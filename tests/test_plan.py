@@ -506,4 +506,6 @@ def test_in_place_scales_behind_batch_norms_are_fused() -> None:
     fused = {step.layer.name for step in net.steps if step.fused_backward is not None}
     assert norms
     assert fused >= {step.layer.name for step in norms}
-    assert len(fused) == 2 * len(norms)
+    rectifiers = {layer.name for layer in net.layers if isinstance(layer, ReLU)} & fused
+    assert rectifiers  # those right behind a Scale
+    assert len(fused) == 2 * len(norms) + len(rectifiers)

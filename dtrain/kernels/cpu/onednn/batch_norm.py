@@ -11,17 +11,18 @@ from dtrain.kernels.cpu.array import CpuStorage
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cpu.batch_norm import gather
 from dtrain.kernels.cpu.onednn import library as dnnl
-from dtrain.kernels.cpu.onednn.library import Arg
+from dtrain.kernels.cpu.onednn.library import Arg, Query
 from dtrain.kernels.cpu.onednn.steps import Owned, Steps, Variants, adds, cpu, engine_of
 
-GIVEN_STATISTICS, WITH_SCALE, WITH_BIAS = 1, 2, 4  # oneDNN's normalisation flags
+GIVEN_STATISTICS, WITH_SCALE, WITH_BIAS, WITH_RELU = 1, 2, 4, 8  # oneDNN's normalisation flags
 
 
 @final
 class BatchNorm:
     """As kernels/cpu/batch_norm.py says.
 
-    Primitives are built when it is known whether scale and bias come.
+    Primitives are built when it is known whether scale and bias come. With `relu`, which a plan sets before
+    the first pass, the top is max(y, 0), and backward starts from the diff behind that.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class BatchNorm:
         bottom: SyncedArray,
         top: SyncedArray,
     ) -> None:
+        self.relu = False
         self._engine = engine_of(backend)
         if not 2 <= len(bottom.shape) <= 5 or bottom.size == 0:
             raise dnnl.Unsupported(f"batch normalisation of {bottom.shape}")
@@ -47,6 +49,7 @@ class BatchNorm:
         self._mean, self._variance = Owned(self._engine, channels), Owned(self._engine, channels)
         # In place the top overwrites what backward needs.
         self._source = Owned(self._engine, self._layout) if top is bottom else None
+        self._workspace: dnnl.Memory | None = None
         self._forward: Steps | None = None
         self._forward_flags = -1
         self._forward_desc: dnnl.PrimitiveDesc | None = None
@@ -80,6 +83,7 @@ class BatchNorm:
             (GIVEN_STATISTICS if self._use_global_stats else 0)
             | (WITH_SCALE if scale is not None else 0)
             | (WITH_BIAS if bias is not None else 0)
+            | (WITH_RELU if self.relu else 0)
         )
         if self._forward is None or flags != self._forward_flags:
             self._forward = self._build_forward(flags, cpu(bottom), scale, bias, cpu(top))
@@ -117,6 +121,10 @@ class BatchNorm:
         if bias is not None:
             memories[Arg.SHIFT] = steps.read(cpu(bias), dnnl.plain(bias.shape))
         self._forward_desc = self._describe_forward(flags)
+        workspace = self._forward_desc.optional_desc(Query.WORKSPACE)  # where the ReLU was open
+        self._workspace = None if workspace is None else steps.own(workspace).memory
+        if self._workspace is not None:
+            memories[Arg.WORKSPACE] = self._workspace
         steps.primitive(self._forward_desc, memories)
         return steps
 
@@ -174,6 +182,8 @@ class BatchNorm:
             memories[Arg.DIFF_SRC] = steps.own(self._layout).memory
         if scale is not None:
             memories[Arg.SCALE] = steps.read(cpu(scale), dnnl.plain(scale.shape))
+        if self._workspace is not None:
+            memories[Arg.WORKSPACE] = self._workspace
         for flag, arg, diff in (
             (WITH_SCALE, Arg.DIFF_SCALE, scale_diff),
             (WITH_BIAS, Arg.DIFF_SHIFT, bias_diff),
