@@ -104,6 +104,8 @@ def run(arguments: Sequence[str]) -> int:
     except DtrainError as error:
         tell(str(error))
         return 1
+    if status == INTERRUPTED:  # typer makes this of a KeyboardInterrupt, or the Abort above
+        tell("interrupted")
     return int(status or 0)
 
 

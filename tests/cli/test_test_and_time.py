@@ -1,11 +1,12 @@
 """`dtrain test`: one score at any number of ranks. `dtrain time`: where the time goes."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.cli.running import dtrain
+from tests.cli.running import dtrain, dtrain_signalled
 
 MODEL = "runs/small_iter_20.caffemodel"
 
@@ -81,6 +82,12 @@ def test_time_of_the_test_phase_has_its_layers_and_without_a_plan_nothing_is_fus
     assert done.status == 0, done.err
     assert "\naccuracy " in done.out
     assert "fused" not in done.out
+
+
+def test_ctrl_c_ends_a_test_in_one_line(here: Path, trained: Path) -> None:
+    asked = ["-model", "net.prototxt", "-weights", str(trained / MODEL), "-iterations", "1000000"]
+    done = dtrain_signalled(signal.SIGINT, "Batch 3, loss", "test", *asked, at=here)
+    assert (done.status, done.faults) == (130, ["error: interrupted"])
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
