@@ -51,8 +51,8 @@ class SyncedArray(ABC):
         """The values in Caffe's order, for someone who keeps them and may write to them at any time.
 
         From now on a kernel reads what stands there when it starts, and what it writes stands there when it
-        has ended; that costs a copy each time unless the native side is the plain one. Ends when a reshape
-        changes the number of elements.
+        has ended; that costs a copy each time unless the native side is the plain one. Ends when nobody holds
+        the array or a view of it any more, or a reshape changes the number of elements.
         """
 
     @abstractmethod

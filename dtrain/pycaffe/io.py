@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from dtrain.data.decode import opencv
 from dtrain.errors import ConfigError, DataError, unknown_name
 from dtrain.proto import blobproto
-from dtrain.proto import dtrain_pb2 as pb
+from dtrain.proto import dtrain_pb2 as caffe_pb2
 from dtrain.pycaffe.resampling import LINEAR, resize
 
 Array: TypeAlias = NDArray[Any]
@@ -27,7 +27,7 @@ GREY_OF_RGB: Final = np.array([0.2125, 0.7154, 0.0721], np.float32)  # as skimag
 # -- messages
 
 
-def blobproto_to_array(blob: pb.BlobProto, return_diff: bool = False) -> Array:
+def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> Array:
     """The values, or the gradient, in the blob's shape; float64. Raises ValueError where they do not fit."""
     try:
         return blobproto.blobproto_to_array(blob, diff=return_diff).astype(np.float64)
@@ -35,7 +35,7 @@ def blobproto_to_array(blob: pb.BlobProto, return_diff: bool = False) -> Array:
         raise ValueError(str(error)) from error
 
 
-def array_to_blobproto(arr: Array, diff: Array | None = None) -> pb.BlobProto:
+def array_to_blobproto(arr: Array, diff: Array | None = None) -> caffe_pb2.BlobProto:
     """The array, and its gradient if given, as float32."""
     return blobproto.array_to_blobproto(
         np.asarray(arr, np.float32), np.asarray(diff, np.float32) if diff is not None else None
@@ -44,20 +44,22 @@ def array_to_blobproto(arr: Array, diff: Array | None = None) -> pb.BlobProto:
 
 def arraylist_to_blobprotovector_str(arraylist: Sequence[Array]) -> bytes:
     """A serialised BlobProtoVector."""
-    return pb.BlobProtoVector(blobs=[array_to_blobproto(array) for array in arraylist]).SerializeToString()
+    return caffe_pb2.BlobProtoVector(
+        blobs=[array_to_blobproto(array) for array in arraylist]
+    ).SerializeToString()
 
 
 def blobprotovector_str_to_arraylist(text: bytes) -> list[Array]:
     """The arrays of a serialised BlobProtoVector."""
-    return [blobproto_to_array(blob) for blob in pb.BlobProtoVector.FromString(text).blobs]
+    return [blobproto_to_array(blob) for blob in caffe_pb2.BlobProtoVector.FromString(text).blobs]
 
 
-def array_to_datum(arr: Array, label: int | None = None) -> pb.Datum:
+def array_to_datum(arr: Array, label: int | None = None) -> caffe_pb2.Datum:
     """A (C, H, W) array: uint8 as bytes, any other type as floats."""
     if arr.ndim != 3:
         raise ValueError(f"array_to_datum: the array must have 3 axes (C, H, W), got shape {arr.shape}")
     channels, height, width = arr.shape
-    datum = pb.Datum(channels=channels, height=height, width=width)
+    datum = caffe_pb2.Datum(channels=channels, height=height, width=width)
     if arr.dtype == np.uint8:
         datum.data = arr.tobytes()
     else:
@@ -67,7 +69,7 @@ def array_to_datum(arr: Array, label: int | None = None) -> pb.Datum:
     return datum
 
 
-def datum_to_array(datum: pb.Datum) -> Array:
+def datum_to_array(datum: caffe_pb2.Datum) -> Array:
     """The (C, H, W) values, without the label: uint8, or float64 where the datum holds floats."""
     if datum.encoded:
         raise ValueError("datum_to_array: a datum must hold pixels, got an encoded image; decode datum.data")

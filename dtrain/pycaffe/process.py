@@ -68,8 +68,9 @@ def set_device(device_id: int) -> None:
 
 
 def backend() -> Backend:
-    """A device to build on."""
-    return CpuBackend()
+    """A device to build on; ranks that train together share the cores of their machine."""
+    joined = process().joined
+    return CpuBackend(num_threads=joined.threads if joined is not None and joined.size > 1 else None)
 
 
 # -- random numbers

@@ -186,14 +186,26 @@ def test_a_view_is_never_of_a_buffer_that_was_given_to_be_read() -> None:
 
 def test_an_array_that_nobody_holds_pays_nothing(net: caffe.Net) -> None:
     net.forward()
-    assert not any(
-        blob._blob.data.is_lent for name, blob in net.blobs.items() if name not in ("data", "prob")
-    )
-    array = CpuArray((2, 3), np.float32, None)
-    array.plain()
-    assert not array.is_lent
-    array.lend_plain()
+    for blobs in (net.blobs.values(), *net.params.values()):
+        for blob in blobs:
+            assert blob.data.shape == blob.diff.shape == blob.shape
+            assert not blob._blob.data.is_lent  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (), (0, 3)])
+def test_an_array_is_lent_as_long_as_somebody_holds_a_view_of_it(shape: tuple[int, ...]) -> None:
+    array = CpuArray(shape, np.float32, None)
+    held = array.lend_plain()
+    held[...] = 5
+    assert array.lend_plain().tolist() == held.tolist()
+    part = held.reshape(-1)[:1].reshape(-1)
+    del held
     assert array.is_lent
+    part += 1
+    assert (array.plain().reshape(-1)[:1] == 6).all()
+    del part
+    assert not array.is_lent
+    assert array.native().shape == (array.size,)
 
 
 def test_a_training_net_does_not_share_anothers_weights(tmp_path: Path) -> None:

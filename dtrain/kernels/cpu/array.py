@@ -6,6 +6,7 @@ start on a cache line.
 
 from __future__ import annotations
 
+import weakref
 from abc import abstractmethod
 from typing import Any, TypeAlias, final
 
@@ -101,7 +102,7 @@ class CpuArray(CpuStorage):
         self._to_native: dnnl.Primitive | None = None
         self._plain_memory: dnnl.Memory | None = None
         self._is_bound = False
-        self._is_lent = False
+        self._loan: weakref.ref[Plain] | None = None  # to what every lent view is a view of
         self._is_taken = False  # the plain side's buffer belongs to whoever gave it to `take`
 
     # -- shape and layout
@@ -115,13 +116,13 @@ class CpuArray(CpuStorage):
         self.shape = shape
         if self.layout is None and self._plain is not None and count == self.size:
             self._plain = self._plain.reshape(shape)
-        elif self._is_lent and count == self.size:
+        elif self.is_lent and count == self.size:
             keep = self.plain()
             self._drop()
             self._keep(keep.reshape(shape))
         else:
             self._drop()
-            self._is_lent = False
+            self._loan = None
         self._memories = {}
         self.generation += 1
 
@@ -161,7 +162,7 @@ class CpuArray(CpuStorage):
 
     def bind(self, buffer: Buffer) -> None:
         assert buffer.shape == (self.native_size,), "a parameter's slice has its native size"
-        assert not self._is_lent, "what is lent stays where it is"
+        assert not self.is_lent, "what is lent stays where it is"
         if self._newest == CLEAR:
             buffer.fill(0)
         else:
@@ -202,13 +203,13 @@ class CpuArray(CpuStorage):
 
     def _plain_is_newest(self) -> int:
         """The mark after the plain side was written; while it is lent it may be written again unseen."""
-        return BOTH if self.layout is None and not self._is_lent else PLAIN
+        return BOTH if self.layout is None and not self.is_lent else PLAIN
 
     def plain(self) -> Plain:
         plain = self._plain if self._plain is not None else self.plain_storage()
         if self._newest == NATIVE:
             self._run_to_plain()
-            self._newest = PLAIN if self._is_lent else BOTH
+            self._newest = PLAIN if self.is_lent else BOTH
         elif self._newest == CLEAR:
             plain.fill(0)
             self._newest = self._plain_is_newest()
@@ -226,27 +227,42 @@ class CpuArray(CpuStorage):
         return self._plain if self._plain is not None else self.plain_storage()
 
     def lend_plain(self) -> Plain:
-        if not self._is_lent:
-            plain = self.plain()
-            if self._is_taken:
-                self._is_taken = False
-                self._plain = aligned_empty(self.size, self.dtype).reshape(self.shape)
-                self._plain[...] = plain
-                if self.layout is None:
-                    self._repoint(self._plain)
-                elif self._plain_memory is not None:
-                    self._plain_memory.point_to(self._plain.ctypes.data)
-            self._is_lent = True
-        return self.plain_mutable()
+        plain = self.plain()
+        if self._is_taken:
+            plain = self._own_plain(plain)
+        root = self._loan() if self._loan is not None else None
+        if root is None:
+            # What it is a view of is no array: NumPy then lets all views of it refer to it, so that it
+            # lives exactly as long as somebody holds one.
+            root = np.asarray(plain.data)
+            self._loan = weakref.ref(root)
+        self.plain_mutable()
+        return root.reshape(self.shape)
+
+    def _own_plain(self, given: Plain) -> Plain:
+        """Leave the buffer that `take` was given for one of this array's own."""
+        self._is_taken = False
+        own = self._plain = aligned_empty(self.size, self.dtype).reshape(self.shape)
+        own[...] = given
+        if self.layout is None:
+            self._repoint(own)
+        elif self._plain_memory is not None:
+            self._plain_memory.point_to(own.ctypes.data)
+        return own
 
     @property
     def is_lent(self) -> bool:
-        return self._is_lent
+        if self._loan is None:
+            return False
+        if self._loan() is None:
+            self._loan = None
+            return False
+        return True
 
     def clear(self) -> None:
         self._newest = CLEAR
         self.version += 1
-        if self._is_lent:
+        if self.is_lent:
             self.plain()
 
     @property
@@ -258,7 +274,7 @@ class CpuArray(CpuStorage):
 
     def take(self, plain: Plain) -> None:
         assert plain.shape == self.shape, "the caller reshapes the array first"
-        if self.layout is not None or self._is_bound or self._is_lent or plain.dtype != self.dtype:
+        if self.layout is not None or self._is_bound or self.is_lent or plain.dtype != self.dtype:
             self.plain_overwrite()[...] = plain
             return
         assert plain.flags.c_contiguous, "a buffer is used as it lies"
@@ -293,7 +309,7 @@ class CpuArray(CpuStorage):
             return
         if self.layout is not None:
             self._run_to_native()
-        if self._is_lent:
+        if self.is_lent:
             self.version += 1
         else:
             self._newest = BOTH
@@ -308,7 +324,7 @@ class CpuArray(CpuStorage):
                 self._native_buffer()
             self._newest = NATIVE
         self.version += 1
-        if self._is_lent:
+        if self.is_lent:
             self.plain()
 
     def _repoint(self, buffer: Plain) -> None:
