@@ -1,4 +1,4 @@
-"""`dtrain convert KIND ...`: write data sets as the LMDBs that Data layers read."""
+"""`dtrain convert KIND ...`: write data sets as what Data layers read."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ Examples:
   dtrain convert mnist DIR data/mnist               DIR holds the four idx files, gzipped or not
   dtrain convert cifar10 DIR data/cifar10           DIR holds the binary batches, or images, or tars of either
   dtrain convert imageset -shuffle --resize_height=256 --resize_width=256 train/ train.txt data/train_lmdb
+  dtrain convert records train/ data/train_arrow --to arrow --shards 64 --short-side 256 --shuffle
+  dtrain convert records data/train_arrow data/train_lmdb
   dtrain convert mean data/train_lmdb data/mean.binaryproto
 """
 
@@ -143,6 +145,83 @@ def imageset(
 
 
 @convert.command()
+def records(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="A database, Arrow or Parquet files, a folder CLASS/NAME.jpg, a tar of such, a list of "
+            "`path label` lines, an idx file of images, or a CIFAR batch.",
+        ),
+    ],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="What to write.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="lmdb, arrow or parquet.")] = "lmdb",
+    shards: Annotated[
+        int, typer.Option("--shards", metavar="N", min=1, help="Parts; a restart goes on after the last.")
+    ] = 1,
+    backend: Annotated[
+        str,
+        typer.Option("--backend", metavar="NAME", help="What SRC is, if unclear.", show_default=False),
+    ] = "",
+    list_file: Annotated[
+        str,
+        typer.Option(
+            "--list", metavar="FILE", help="`path label` lines for the images in SRC.", show_default=False
+        ),
+    ] = "",
+    classes: Annotated[
+        str,
+        typer.Option(
+            "--classes", metavar="FILE", help="Class names in the order of their labels.", show_default=False
+        ),
+    ] = "",
+    short_side: Annotated[
+        int, typer.Option("--short-side", metavar="N", help="Shrink larger images to this shorter side.")
+    ] = 0,
+    resize_width: Annotated[int, typer.Option("--resize-width", metavar="N", help="0: as it is.")] = 0,
+    resize_height: Annotated[int, typer.Option("--resize-height", metavar="N", help="0: as it is.")] = 0,
+    quality: Annotated[int, typer.Option("--quality", metavar="N", help="Of JPEGs of a new size.")] = 95,
+    raw: Annotated[bool, typer.Option("--raw", help="Store pixels instead of encoded images.")] = False,
+    gray: Annotated[bool, typer.Option("--gray", help="Decode to one channel.")] = False,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Write in one fixed shuffled order.")] = False,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the shuffle.")] = 1,
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", min=0, help="0: as many as there are cores.")
+    ] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Any source to sharded LMDB, Arrow or Parquet, in parallel; stopped, it goes on where it was."""
+    from dtrain.data.convert.recode import Recode
+    from dtrain.data.convert.shards import Layout, convert_shards
+    from dtrain.data.convert.sources import open_items
+
+    if (resize_width > 0) != (resize_height > 0) or (resize_width and short_side):
+        raise ConfigError(
+            "convert records: both --resize-width and --resize-height, or --short-side alone, must be given, "
+            f"got {resize_width}, {resize_height} and {short_side}"
+        )
+    recode = Recode(
+        short_side=short_side,
+        width=resize_width,
+        height=resize_height,
+        quality=quality,
+        raw=raw,
+        colour="grey" if gray else "colour",
+    )
+    layout = Layout(format=to.lower(), shards=shards, shuffle=shuffle, seed=seed)
+    items = open_items(source, backend=backend.upper(), list_file=list_file, classes_file=classes)
+    workers = threads or os.cpu_count() or 1
+    try:
+        with progress_bar(len(items)) as progress:
+            written = convert_shards(
+                items, out, layout, recode, threads=workers, overwrite=overwrite, progress=progress
+            )
+    finally:
+        items.close()
+    tell("records", {out: written})
+
+
+@convert.command()
 def mean(
     source: Annotated[str, typer.Argument(metavar="DB", help="The database.")],
     out: Annotated[str, typer.Argument(metavar="FILE", help="The mean, such as mean.binaryproto.")],
@@ -162,7 +241,7 @@ def mean(
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress | None]:
+def progress_bar(total: int | None = None) -> Iterator[Progress | None]:
     """What counts records on a terminal; nothing elsewhere."""
     if not sys.stderr.isatty():
         yield None
@@ -173,7 +252,7 @@ def progress_bar() -> Iterator[Progress | None]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("converting", total=None)
+        task = bar.add_task("records", total=total)
         yield lambda num: bar.update(task, completed=num, description="records")
 
 

@@ -66,6 +66,27 @@ def as_planes(image: npt.NDArray[np.uint8]) -> Pixels:
     return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
 
 
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) of an image of the same form whose shorter side has so many pixels."""
+    if height <= width:
+        return short_side, max(short_side, round(width * short_side / height))
+    return max(short_side, round(height * short_side / width)), short_side
+
+
+def encode_pixels_as(suffix: str, pixels: Pixels, where: str, quality: int = 95) -> bytes:
+    """An encoded image (jpg, png, ...) of (C, H, W) pixels."""
+    cv2 = opencv()
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in ("jpg", "jpeg") else []
+    image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    try:
+        done, buffer = cv2.imencode("." + suffix.lower(), image, options)
+    except cv2.error as error:
+        raise DataError(f'{where}: encoding must be one that OpenCV writes, got "{suffix}"') from error
+    if not done:
+        raise DataError(f'{where}: image must be encodable as "{suffix}", got a refusal of OpenCV')
+    return bytes(buffer)
+
+
 def resize_image(pixels: Pixels, height: int, width: int) -> Pixels:
     """Bilinear, as OpenCV does by default."""
     if pixels.shape[1:] == (height, width):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -70,20 +71,46 @@ class ColumnReader(Reader):
         """The records, valid inside the `with` block only."""
 
 
+LMDB_FILE = "data.mdb"
+
+
+def shards_of(source: str) -> list[str]:
+    """The LMDBs in a folder that is none itself, in the order of their names."""
+    if not os.path.isdir(source) or os.path.exists(os.path.join(source, LMDB_FILE)):
+        return []
+    folders = (os.path.join(source, name) for name in sorted(os.listdir(source)))
+    return [folder for folder in folders if os.path.exists(os.path.join(folder, LMDB_FILE))]
+
+
+def backend_of(source: str) -> str:
+    """What a source is, by what lies there."""
+    if os.path.isfile(os.path.join(source, LMDB_FILE)) or shards_of(source) or source.endswith(".mdb"):
+        return "LMDB"
+    return "LEVELDB" if os.path.isfile(os.path.join(source, "CURRENT")) else "ARROW"
+
+
 def open_reader(source: str, backend: str) -> Reader:
-    """Open a database by the name that data_param.backend has: LMDB or ARROW."""
+    """Open a database by the name that data_param.backend has: LMDB, ARROW or LEVELDB."""
     # The backends import large libraries; a job loads the one that it reads.
     if backend == "LMDB":
         from dtrain.data.lmdb_reader import LmdbReader
+        from dtrain.data.sharded_reader import ShardedReader
 
-        return LmdbReader(source)
+        shards = shards_of(source)
+        return (
+            ShardedReader(source, [LmdbReader(shard) for shard in shards]) if shards else LmdbReader(source)
+        )
     if backend == "ARROW":
         from dtrain.data.arrow_reader import ArrowReader
 
         return ArrowReader(source)
     if backend == "LEVELDB":
-        raise DataError(
-            f"{source}: backend must be LMDB or ARROW, got LEVELDB (the default when data_param names none); "
-            "write the images into an LMDB with `dtrain convert imageset` and set `backend: LMDB`"
-        )
+        if os.path.exists(os.path.join(source, LMDB_FILE)) or shards_of(source):
+            raise DataError(
+                f"{source}: backend must be LMDB for an LMDB, got LEVELDB (the default when data_param names "
+                "none); set `backend: LMDB`"
+            )
+        from dtrain.data.leveldb_reader import LevelDbReader
+
+        return LevelDbReader(source)
     raise DataError(f"{source}: {unknown_name('backend', backend, ('LMDB', 'ARROW', 'LEVELDB'))}")

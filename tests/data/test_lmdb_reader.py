@@ -152,7 +152,7 @@ def test_foreign_bytes_and_empty_databases_are_refused(tmp_path):
 
 
 def test_other_backends_are_refused_with_what_to_do(tmp_path):
-    with pytest.raises(DataError, match=r"LEVELDB .*dtrain convert imageset"):
+    with pytest.raises(DataError, match=r"x: must be a LevelDB folder, got no such folder"):
         open_reader("x", "LEVELDB")
     with pytest.raises(DataError, match='unknown backend "LMBD"; did you mean "LMDB"'):
         open_reader("x", "LMBD")

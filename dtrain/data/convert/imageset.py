@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-
 from dtrain.data.convert.lmdb_writer import Progress, write_lmdb
 from dtrain.data.convert.order import shuffled_order
 from dtrain.data.datum import encode_image, encode_pixels
-from dtrain.data.decode import Colour, decode_image, opencv, resize_image
+from dtrain.data.decode import Colour, decode_image, encode_pixels_as, resize_image
 from dtrain.data.image_list import read_bytes, read_list
-from dtrain.data.record import Pixels
 from dtrain.errors import ConfigError, DataError, unknown_name
 
 
@@ -84,20 +81,9 @@ def _records(root_folder: str, list_file: str, flags: ImagesetFlags) -> Iterator
             yield key, encode_image(content, label)
         else:
             suffix = flags.encode_type or os.path.splitext(name)[1].lstrip(".")
-            yield key, encode_image(_encoded(pixels, suffix, path), label)
+            yield key, encode_image(encode_pixels_as(suffix, pixels, path), label)
 
 
 def _is_type(name: str, encode_type: str) -> bool:
     suffix = os.path.splitext(name)[1].lower().lstrip(".")
     return not encode_type or suffix == encode_type or {suffix, encode_type} == {"jpg", "jpeg"}
-
-
-def _encoded(pixels: Pixels, suffix: str, path: str) -> bytes:
-    cv2 = opencv()
-    try:
-        done, buffer = cv2.imencode("." + suffix.lower(), np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    except cv2.error as error:
-        raise DataError(f'{path}: encode_type must be one that OpenCV writes, got "{suffix}"') from error
-    if not done:
-        raise DataError(f'{path}: image must be encodable as "{suffix}", got a refusal of OpenCV')
-    return bytes(buffer)
