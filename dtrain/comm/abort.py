@@ -30,11 +30,12 @@ class AgreedError(CommError):
         return AgreedError, (str(self), self.speaker)
 
 
-def agree(comm: Communicator, error: DtrainError | None) -> None:
+def agree(comm: Communicator, error: DtrainError | None, *, one_acts: bool = False) -> None:
     """Raise on every rank when any rank has an error. Collective.
 
     For faults of the input, such as a missing file, that usually strike all ranks alike: `ending_together`
-    prints the first rank's error once, with the ranks named unless it is the same everywhere.
+    prints the first rank's error once, with the ranks named unless it is the same everywhere. With
+    `one_acts` a single rank did something for all, such as reading a file, and its number says nothing.
     """
     texts = comm.allgather_object(None if error is None else str(error))
     failed = [rank for rank, text in enumerate(texts) if text is not None]
@@ -43,7 +44,7 @@ def agree(comm: Communicator, error: DtrainError | None) -> None:
     if comm.size == 1 and error is not None:
         raise error
     speaker = failed[0]
-    everywhere = all(text == texts[0] for text in texts)
+    everywhere = one_acts or all(text == texts[0] for text in texts)
     where = "" if everywhere else f"rank {speaker} (of ranks {', '.join(map(str, failed))} that failed): "
     raise AgreedError(f"{where}{texts[speaker]}", speaker) from error
 

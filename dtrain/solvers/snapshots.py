@@ -151,7 +151,7 @@ class Snapshots:
         """Wait for the last write; raises SnapshotError on every rank if any failed. Collective."""
         self.wait()
         failed, self._failed = self._failed, []
-        agree(self._comm, SnapshotError("; ".join(failed)) if failed else None)
+        agree(self._comm, SnapshotError("; ".join(failed)) if failed else None, one_acts=True)
 
     # -- restoring
 
@@ -164,7 +164,7 @@ class Snapshots:
                 found = self._read(path)
             except DtrainError as fault:
                 error = fault
-        agree(self._comm, error)
+        agree(self._comm, error, one_acts=True)
         found = self._comm.allgather_object(found)[FILE_RANK]
         assert found is not None, "the rank that reads has found a snapshot or has failed"
         it, position = found
@@ -184,7 +184,7 @@ class Snapshots:
                 weights.load(self._net, path)
             except DtrainError as fault:
                 error = fault
-        agree(self._comm, error)
+        agree(self._comm, error, one_acts=True)
         self.share_weights()
 
     def share_weights(self) -> None:
