@@ -44,7 +44,10 @@ class RecordLayer(DataSource):
         self._served = 0  # local batches since the last seek
         self._consumed = 0  # where the last seek went
         self._feeder: Feeder | None = None
-        self.reader = self.open()
+        try:
+            self.reader = self.open()
+        except DataError as error:
+            raise DataError(f"{self.told()}: {error}") from None
         if len(self.reader) == 0:
             raise DataError(
                 f"{self.told()}: source must hold at least one record, got {self.reader.name}, empty"
