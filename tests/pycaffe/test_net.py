@@ -280,6 +280,23 @@ def test_a_net_that_shares_weights_follows_them(file: str, net: caffe.Net) -> No
     )
 
 
+def test_weights_are_shared_with_a_net_of_another_batch_size(images: caffe.Net, tmp_path: Path) -> None:
+    text = IMAGES.replace("dim: 2 dim: 3 dim: 12 dim: 12", "dim: 7 dim: 3 dim: 20 dim: 20", 1)
+    text = text.replace('"fc"', '"fc7"')
+    other = caffe.Net(write_net(tmp_path, text), caffe.TEST)
+    other.share_with(images)
+    held = images.params["conv2"][0].data
+    x = np.random.default_rng(0).standard_normal((7, 3, 20, 20))
+    for value in (0.0, 1.0):
+        held[...] = value
+        shared = other.forward(data=x, end="conv2")["conv2"]
+        images.blobs["data"].reshape(7, 3, 20, 20)
+        np.testing.assert_allclose(shared, images.forward(data=x, end="conv2")["conv2"], rtol=1e-4, atol=1e-4)
+        assert (not shared.any()) == (value == 0)
+    other.backward(start="conv2")
+    assert not images.params["conv2"][0].diff.any()
+
+
 def test_weights_of_another_shape_are_not_shared(net: caffe.Net, tmp_path: Path) -> None:
     other = caffe.Net(write_net(tmp_path, SIMPLE.replace("num_output: 13", "num_output: 12")), caffe.TRAIN)
     with pytest.raises(WeightsError, match=r'layer "ip" must have blobs of shapes .*13, 792.* got .*12, 792'):
