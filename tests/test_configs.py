@@ -93,7 +93,7 @@ def test_solvers_of_one_model_write_different_snapshots(path: str) -> None:
     assert prefix not in [read_solver(other)[0].snapshot_prefix for other in siblings]
 
 
-@pytest.mark.parametrize(("model", "images"), [("digits", 297), ("lenet", 10_000), ("cifar10_quick", 10_000)])
+@pytest.mark.parametrize(("model", "images"), [("digits", 355), ("lenet", 10_000), ("cifar10_quick", 10_000)])
 def test_a_test_pass_sees_every_test_image_once(model: str, images: int) -> None:
     solver, _ = read_solver(f"configs/{model}/solver.prototxt")
     net, _ = read_net(solver.net)
