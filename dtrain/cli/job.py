@@ -7,6 +7,7 @@ name.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -51,6 +52,13 @@ class Job:
     recorder: Recorder
 
 
+def offer_python_layers() -> None:
+    """Let Python layers import caffe, which dtrain's face answers, and modules of the working directory."""
+    importlib.import_module("dtrain.pycaffe")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+
+
 @contextmanager
 def open_job(telling: Telling) -> Iterator[Job]:
     """Connect the ranks and open log and metrics; a fault on any rank ends all of them, told once."""
@@ -58,6 +66,7 @@ def open_job(telling: Telling) -> Iterator[Job]:
     with ExitStack() as stack:
         stack.enter_context(ending_together(comm))
         stack.enter_context(speaking_once(comm))
+        offer_python_layers()
         recorder = Recorder()
         with agreed(comm):
             reporter = open_reporter(
