@@ -320,7 +320,7 @@ class NetFace(ABC):
 
     def load_hdf5(self, file: File) -> None:
         """`copy_from` for HDF5 whatever the file is called."""
-        weights._load_hdf5(self._net, Path(file))
+        weights.load_hdf5(self._net, Path(file))
 
     def share_with(self, other: NetFace) -> None:
         """Use the weights of the layers of the same name in another net: what changes there changes here."""

@@ -71,7 +71,7 @@ class Solver(ABC):
     @property
     def lr(self) -> float:
         """The learning rate of the next iteration."""
-        return self._solver._lr.at(self.iter)
+        return self._solver.lr
 
     def step(self, iters: int) -> None:
         """Train so many iterations, with the tests and snapshots that fall into them."""
@@ -88,7 +88,7 @@ class Solver(ABC):
 
     def apply_update(self) -> None:
         """Change the weights by the gradients that lie in the diffs; the iteration stays the same."""
-        self._solver._updater.step(self.iter, self.lr, self._solver.comm.size)
+        self._solver.apply_update()
 
     def snapshot(self) -> None:
         """Write weights and solver state, and return when they are written."""

@@ -189,6 +189,15 @@ class Solver:
         self._snapshots.load_weights(path)
 
     @property
+    def lr(self) -> float:
+        """The learning rate of the next iteration."""
+        return self._lr.at(self.iter)
+
+    def apply_update(self) -> None:
+        """Change the weights by the gradients that are there, without counting an iteration."""
+        self._updater.step(self.iter, self.lr, self.comm.size)
+
+    @property
     def exposed_s(self) -> float:
         """Seconds that all steps so far spent on gradient sums which backward did not hide."""
         return self._gradients.reducer.exposed_s_total

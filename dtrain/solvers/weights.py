@@ -48,7 +48,7 @@ class LayerWeights:
 def load(net: Net, path: str | Path) -> None:
     """Copy weights into the layers that have a namesake in the file. Raises WeightsError."""
     if str(path).endswith(HDF5_SUFFIX):
-        _load_hdf5(net, Path(path))
+        load_hdf5(net, Path(path))
         return
     stored = pb.NetParameter()
     read_binary(path, stored)
@@ -85,7 +85,8 @@ def _load_layer(layer: Layer, blobs: Sequence[pb.BlobProto], where: str) -> None
         mine.data.plain_overwrite()[...] = values.reshape(mine.shape)
 
 
-def _load_hdf5(net: Net, path: Path) -> None:
+def load_hdf5(net: Net, path: Path) -> None:
+    """Copy weights by layer name from Caffe's HDF5 layout. Raises WeightsError."""
     found = _by_layer(hdf5.read(path, WeightsError), path)
     known = {layer.name for layer in net.layers}
     tell_ignored(str(path), [name for name in found if name not in known])
