@@ -71,7 +71,48 @@ def caffenet() -> nn.Module:
     )
 
 
-NETS = {"lenet": lenet, "cifar10_quick": cifar10_quick, "caffenet": caffenet}
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with batch normalisation and a shortcut."""
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(inputs, width, 1, stride, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, 4 * width, 1, bias=False),
+            nn.BatchNorm2d(4 * width),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or inputs != 4 * width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
+            )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.branch(x) + self.shortcut(x))
+
+
+def resnet50() -> nn.Module:
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 64, 7, 2, 3),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+    ]
+    inputs = 64
+    for stage, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
+        for block in range(blocks):
+            layers.append(Bottleneck(inputs, width, 2 if stage and block == 0 else 1))
+            inputs = 4 * width
+    return nn.Sequential(*layers, nn.AvgPool2d(7), nn.Flatten(), nn.Linear(2048, 1000))
+
+
+NETS = {"lenet": lenet, "cifar10_quick": cifar10_quick, "caffenet": caffenet, "resnet50": resnet50}
 
 
 def main() -> None:
