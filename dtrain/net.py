@@ -243,6 +243,8 @@ class Net:
         if weights_from is None:
             allocate = self.scope.backend.flat
             self.params.lay_out(allocate, allocate_diff or allocate)
+        if self.params.has_shared:  # the last layer to be built has chosen the layout, maybe another one
+            self.rebuild()
 
     # -- running
 

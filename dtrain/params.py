@@ -120,6 +120,11 @@ class Params:
         """The parameter that a layer's blob is, or shares."""
         return self._by_place[layer_index, blob_index]
 
+    @property
+    def has_shared(self) -> bool:
+        """Whether some layer uses another layer's parameter."""
+        return len(self._by_place) > len(self.owned)
+
     def lay_out(self, allocate: Allocate, allocate_diff: Allocate) -> None:
         """Move all data and diffs into two flat buffers, values kept; padding is zero and stays so."""
         offset = 0

@@ -468,6 +468,35 @@ def test_a_planned_test_net_follows_the_weights_of_its_training_net(name: str, m
         assert_same(everything(ours), everything(theirs))
 
 
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize(
+    "sizes", [("1 64 3 3", "4 64 20 20"), ("4 64 20 20", "1 64 3 3"), ("2 64 9 9", "8 64 4 4")]
+)
+def test_layers_of_other_image_sizes_share_weights(sizes: tuple[str, str], memory_format: str) -> None:
+    """The layout that suits one of them best is not the other's."""
+    body = "force_backward: true\n"
+    for i, size in enumerate(sizes):
+        dims = " ".join(f"dim: {n}" for n in size.split())
+        body += f'layer {{ name: "in{i}" type: "Input" top: "in{i}" input_param {{ shape {{ {dims} }} }} }}\n'
+        shared = 'param { name: "w" } param { name: "b" } convolution_param'
+        body += conv(f"conv{i}", f"in{i}", 64, "kernel_size: 1").replace("convolution_param", shared, 1)
+        body += one(
+            "Reduction", f"loss{i}", f"conv{i}", "loss_weight: 0.01 reduction_param { operation: SUMSQ }"
+        )
+    ours, theirs = planned(body, memory_format), reference(body)
+    for seed in range(2):
+        for net in (ours, theirs):
+            rng = np.random.default_rng(seed)
+            for name in ("in0", "in1"):
+                values = net.blob(name).data.plain_overwrite()
+                values[...] = rng.standard_normal(values.shape)
+            net.clear_param_diffs()
+            net.forward()
+            net.backward()
+            descend(net, 1e-4)
+        assert_same(everything(ours), everything(theirs))
+
+
 def test_a_loss_weight_on_a_blob_that_others_read_adds_to_loss_and_gradient() -> None:
     body = LENET.replace('top: "conv2"', 'top: "conv2" loss_weight: 0.01', 1)
     ours, theirs, without = planned(body, "blocked"), reference(body), reference(LENET)
