@@ -5,16 +5,17 @@ Source of the rules for shared parameters, loss weights and who needs backward: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from dtrain import graph
 from dtrain.blob import Blob, Blobs
-from dtrain.errors import ConfigError, unknown_name
+from dtrain.errors import ConfigError, DtrainError, unknown_name
 from dtrain.kernels.array import Shape
 from dtrain.layers import layer_class
-from dtrain.layers.layer import Layer, Scope
+from dtrain.layers.layer import MAX_COUNT, Layer, Scope
 from dtrain.params import Allocate, Params
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.sources import SourceMap
@@ -39,6 +40,24 @@ class Step:
     # What a plan runs instead of the layer in whole passes, where it has fused the layer with others.
     fused_forward: Run | None = None
     fused_backward: Run | None = None
+
+
+def _refuse_empty(step: Step) -> None:
+    """A layer computes from something: a Filter that lets nothing pass, or a script, may leave nothing."""
+    for i, blob in enumerate(step.bottom):
+        if not blob.count:
+            raise step.layer.bad_shape(f"bottom[{i}]", "at least 1 value", blob.shape)
+
+
+@contextmanager
+def _placed(told: str) -> Iterator[None]:
+    """Put the layer before what a file or a device says; a ConfigError has its place already."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except DtrainError as error:
+        raise error if told in str(error) else type(error)(f"{told}: {error}") from error.__cause__
 
 
 @final
@@ -119,7 +138,8 @@ class Net:
                 f"{where('propagate_down')}: {told}: propagate_down must be given for none or all of the "
                 f"{len(spec.bottom)} bottoms, got {len(spec.propagate_down)}"
             )
-        layer = cls(spec, self.scope, where)
+        with _placed(f"{where()}: {told}"):
+            layer = cls(spec, self.scope, where)
         self._check_counts(layer, told)
         index = len(self.steps)
         step = Step(layer, [], [], list(spec.bottom), list(spec.top), [])
@@ -137,10 +157,13 @@ class Net:
                 step.top.append(self._top(layer, i, f"({spec.name})_{i}" if i else f"({spec.name})", told))
                 step.top_names.append("(automatic)")
         layer.loss_weights = self._loss_weights(layer, len(step.top))
-        layer.setup(step.bottom, step.top)
+        _refuse_empty(step)
+        with _placed(f"{where()}: {told}"):
+            layer.setup(step.bottom, step.top)
         self._take_params(layer, index, step, weights_from)
         self.steps.append(step)
-        self._reshape(step)
+        with _placed(f"{where()}: {told}"):
+            self._reshape(step)
         for blob in step.top:
             self._blob_needs_backward[id(blob)] = step.needs_backward
 
@@ -249,7 +272,18 @@ class Net:
     # -- running
 
     def _reshape(self, step: Step) -> None:
+        _refuse_empty(step)
+        shapes = {id(blob): blob.shape for blob in step.bottom}
         step.layer.reshape(step.bottom, step.top)
+        for i, blob in enumerate(step.top):
+            if shapes.get(id(blob), blob.shape) != blob.shape:
+                raise step.layer.bad_shape(
+                    f"top[{i}], which is a bottom too,",
+                    f"shape {shapes[id(blob)]} to run in place",
+                    blob.shape,
+                )
+            if blob.count > MAX_COUNT:
+                raise step.layer.bad_shape(f"top[{i}]", f"at most {MAX_COUNT} values", blob.shape)
         step.seen_shapes = [blob.shape for blob in step.bottom]
         for blob, weight in zip(step.top, step.layer.loss_weights, strict=True):
             if weight:

@@ -35,6 +35,9 @@ class DummyData(Layer):
         given = list(param.data_filler) or [pb.FillerParameter(type="constant", value=0)]
         self.fillers = self._one_each(given, len(top), "data_filler")
         self.shapes = self._shapes(len(top))
+        for shape in self.shapes:
+            if min(shape, default=1) < 1:
+                raise self.bad_param(("dummy_data_param", "shape"), "positive", list(shape))
 
     def _one_each(self, values: Sequence[T], num_tops: int, name: str) -> list[T]:
         if len(values) not in (1, num_tops):

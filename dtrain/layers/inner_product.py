@@ -12,6 +12,7 @@ import numpy as np
 
 from dtrain.kernels.array import SyncedArray
 from dtrain.layers.layer import Blobs, Layer
+from dtrain.layers.sharing import refuse_in_place
 
 
 @final
@@ -22,6 +23,7 @@ class InnerProduct(Layer):
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.spec.inner_product_param
+        refuse_in_place(self, bottom, top)
         if param.num_output < 1:
             raise self.bad_param(("inner_product_param", "num_output"), "at least 1", param.num_output)
         self.split = self.axis(param.axis, len(bottom[0].shape), "inner_product_param", "axis")

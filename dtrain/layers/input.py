@@ -24,6 +24,9 @@ class Input(Layer):
                 f"given once, {len(top)} times or not at all",
                 f"{len(shapes)} times",
             )
+        for i, shape in enumerate(shapes):
+            if min(shape, default=1) < 1:
+                raise self.bad_param(("input_param", "shape", i, "dim"), "at least 1", list(shape))
         for i, shape in enumerate(shapes * len(top) if len(shapes) == 1 else shapes):
             top[i].reshape(shape)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias, final
+from typing import Any, ClassVar, Final, TypeAlias, final
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class Count:
 
 NONE, ONE, TWO = Count(0, 0), Count(1, 1), Count(2, 2)
 AT_LEAST_ONE = Count(1, None)
+MAX_COUNT: Final = 2**31 - 1  # values of a blob, as in Caffe
 
 Where: TypeAlias = Callable[..., str]
 
@@ -151,6 +153,8 @@ class Layer(ABC):
 
     def add_blob(self, shape: Shape, filler: pb.FillerParameter) -> Blob:
         """A parameter of this shape, filled."""
+        if not 1 <= math.prod(shape) <= MAX_COUNT:
+            raise self.bad_shape(f"blob {len(self.blobs)}", f"from 1 to {MAX_COUNT} values", tuple(shape))
         blob = Blob(self.scope.backend, shape)
         try:
             blob.data.plain_overwrite()[...] = fillers.fill(filler, shape, self.scope.rng)
