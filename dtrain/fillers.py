@@ -19,6 +19,8 @@ def fill(spec: pb.FillerParameter, shape: tuple[int, ...], rng: np.random.Genera
         case "constant":
             return np.full(shape, spec.value, np.float64)
         case "uniform":
+            if not 0 <= spec.max - spec.min < np.inf:
+                raise ConfigError(f"max must be at least min and finite, got {spec.max:g} and {spec.min:g}")
             return rng.uniform(spec.min, spec.max, shape)
         case "gaussian":
             return _gaussian(spec, shape, rng)
@@ -49,13 +51,15 @@ def _fan(spec: pb.FillerParameter, shape: tuple[int, ...]) -> float:
 
 def _gaussian(spec: pb.FillerParameter, shape: tuple[int, ...], rng: np.random.Generator) -> Values:
     """Normal values; with `sparse` s, each is kept with probability s / (outputs of the layer)."""
-    if spec.std < 0:
+    if not spec.std >= 0:
         raise ConfigError(f"std must be at least 0, got {spec.std}")
     values = rng.normal(spec.mean, spec.std, shape)
     if spec.sparse >= 0:
-        keep = spec.sparse / shape[0]
+        keep = spec.sparse / (*shape, 1)[0]
         if not 0 <= keep <= 1:
-            raise ConfigError(f"sparse must be at most the number of outputs ({shape[0]}), got {spec.sparse}")
+            raise ConfigError(
+                f"sparse must be at most the number of outputs ({(*shape, 1)[0]}), got {spec.sparse}"
+            )
         values *= rng.random(shape) < keep
     return values
 
@@ -63,7 +67,7 @@ def _gaussian(spec: pb.FillerParameter, shape: tuple[int, ...], rng: np.random.G
 def _positive_unitball(shape: tuple[int, ...], rng: np.random.Generator) -> Values:
     """Uniform in [0, 1), scaled so that the inputs of each output sum to 1."""
     values = rng.random(shape)
-    rows = values.reshape(shape[0], -1)
+    rows = values.reshape((*shape, 1)[0], -1)
     rows /= rows.sum(axis=1, keepdims=True)
     return values
 

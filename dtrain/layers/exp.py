@@ -22,7 +22,12 @@ class Exp(Neuron):
             raise self.bad_param(("exp_param", "base"), "positive, or -1 for e", f"{param.base:g}")
         log_base = 1.0 if param.base == -1 else math.log(param.base)
         self.inner = log_base * param.scale
-        self.outer = math.exp(log_base * param.shift)
+        try:
+            self.outer = math.exp(log_base * param.shift)
+        except OverflowError:
+            raise self.bad_param(
+                ("exp_param", "shift"), "such that base ^ shift is finite", f"{param.shift:g}"
+            ) from None
 
     def operator(self, bottom: SyncedArray, top: SyncedArray) -> Any:
         return self.ops.Exp(self.inner, self.outer, bottom, top)

@@ -6,7 +6,7 @@ As there, sizes are cut to whole pixels, and of an aspect ratio given twice the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import inf, sqrt
 from typing import final
 
 from dtrain.layers.layer import TWO, Blobs, Layer
@@ -36,7 +36,7 @@ class PriorBox(Layer):
         """Widths and heights in pixels, in SSD's order."""
         param = self.spec.prior_box_param
         small, large = list(param.min_size), list(param.max_size)
-        if not small or min(small) <= 0:
+        if not small or not all(0 < size < inf for size in small):
             raise self.bad_param(("prior_box_param", "min_size"), "given, above 0", small or "none")
         if large and len(large) != len(small):
             raise self.bad_param(
@@ -44,7 +44,7 @@ class PriorBox(Layer):
             )
         ratios = [1.0]
         for i, ratio in enumerate(param.aspect_ratio):
-            if ratio <= 0:
+            if not 0 < ratio < inf:
                 raise self.error(
                     f"aspect_ratio must be above 0, got {ratio}", "prior_box_param", "aspect_ratio", i
                 )
@@ -55,7 +55,7 @@ class PriorBox(Layer):
             side = float(int(size))
             boxes.append((side, side))
             if large:
-                if large[i] <= size:
+                if not size < large[i] < inf:
                     raise self.error(
                         f"max_size must be more than min_size ({size:g}), got {large[i]:g}",
                         "prior_box_param",

@@ -30,11 +30,11 @@ class RecurrentLayer(Layer):
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         param = self.spec.recurrent_param
+        self.exposed = len(self.states) if param.expose_hidden else 0
+        self._check_counts(len(bottom), len(top))
         if param.num_output < 1:
             raise self.bad_param(("recurrent_param", "num_output"), "at least 1", param.num_output)
         self.outputs: int = param.num_output
-        self.exposed = len(self.states) if param.expose_hidden else 0
-        self._check_counts(len(bottom), len(top))
         self.has_static = len(bottom) > 2 + self.exposed
         self._check_shapes(bottom)
         self.values = self._values(bottom[0], 2)
