@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dtrain.comm.single import SingleCommunicator
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.layers.layer import Scope
+from dtrain.layers.record_layer import RecordLayer
 from dtrain.net import Net
 from dtrain.plan import Plan
 from dtrain.proto import dtrain_pb2 as pb
@@ -20,6 +21,7 @@ from dtrain.solvers.loop import Solver
 from dtrain.solvers.nets import build_test_nets, build_train_net
 from dtrain.solvers.settings import Settings
 from examples import toy_captions
+from tests.data.sources import lmdb_of
 
 ROOT = Path(__file__).parents[1]
 SOLVERS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*/solver*.prototxt"))
@@ -91,11 +93,10 @@ def shrink(net: pb.NetParameter, toy: Toy) -> None:
     The widest layers get narrow, the means over what is left of a whole image take what there is, and
     dropout drops nothing.
     """
+    narrow(net, toy)
     for layer in net.layer:
         if layer.type in SOURCES:
             make_input(layer, toy)
-        elif layer.type == "Convolution" and layer.convolution_param.num_output > toy.classes:
-            layer.convolution_param.num_output //= toy.narrow
         elif layer.type == "InnerProduct" and layer.inner_product_param.num_output > WIDE:
             layer.inner_product_param.num_output = 64
         elif layer.type == "Pooling" and layer.pooling_param.kernel_size >= LARGE:
@@ -104,6 +105,12 @@ def shrink(net: pb.NetParameter, toy: Toy) -> None:
             )
         elif layer.type == "Dropout":
             layer.dropout_param.dropout_ratio = 1e-6
+
+
+def narrow(net: pb.NetParameter, toy: Toy) -> None:
+    for layer in net.layer:
+        if layer.type == "Convolution" and layer.convolution_param.num_output > toy.classes:
+            layer.convolution_param.num_output //= toy.narrow
 
 
 def make_input(layer: pb.LayerParameter, toy: Toy) -> None:
@@ -178,6 +185,31 @@ def test_a_deploy_net_has_as_many_parameters_as_the_published_one(path: str) -> 
             layer.input_param.shape[0].dim[0] = 1
     net = Net(param, Scope(CpuBackend(engine="CAFFE"), pb.TEST))
     assert sum(owned.blob.count for owned in net.params.owned) == TOYS[Path(path).parent.name].params
+
+
+def test_pixels_are_labelled_from_two_databases(tmp_path: Path) -> None:
+    """configs/fcn8s as it is but for narrow convolutions: images, and label images of the same sizes."""
+    rng = np.random.default_rng(5)
+    sizes = [(32, 40)] * 2
+    images = [rng.integers(0, 256, (3, *size), dtype=np.uint8) for size in sizes]
+    labels = [rng.choice(np.array([0, 3, 20, 255], np.uint8), (1, *size)) for size in sizes]
+    written = {"images": lmdb_of(tmp_path / "images", images), "labels": lmdb_of(tmp_path / "labels", labels)}
+    net, _ = read_net("configs/fcn8s/train_val.prototxt")
+    narrow(net, TOYS["fcn8s"])
+    for layer in net.layer:
+        if layer.type == "Data":
+            layer.data_param.source = written[layer.data_param.source.rsplit("_", 2)[1]]
+    for phase in (pb.TRAIN, pb.TEST):
+        built = Net(net, Scope(CpuBackend(), phase), plan=Plan(memory_format="blocked"))
+        for size in sizes:
+            assert np.isfinite(built.forward())
+            assert built.blob("score").shape == (1, 21, *size)
+            if phase == pb.TRAIN:
+                built.backward()
+                assert built.layer("score_fr").blobs[1].diff.plain().any()
+        for layer in built.layers:
+            if isinstance(layer, RecordLayer):
+                layer.close()
 
 
 def test_a_toy_of_sentences_is_learned_and_spoken(tmp_path: Path) -> None:
