@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from dtrain.errors import BackendError, unknown_name
-from dtrain.kernels.array import Plain, Shape
+from dtrain.kernels.array import Shape
 from dtrain.kernels.backend import Backend, Operators
 from dtrain.kernels.cuda.array import Access, CudaArray, Storage
 from dtrain.kernels.cuda.device import Buffer, Device, Product
@@ -70,7 +70,7 @@ class CudaBackend(Backend):
         return self.device.empty(count, self.dtype if dtype is None else dtype)
 
     def constants(
-        self, values: Plain | Sequence[int] | Sequence[float], dtype: DTypeLike | None = None
+        self, values: NDArray[Any] | Sequence[int] | Sequence[float], dtype: DTypeLike | None = None
     ) -> Buffer:
         """Numbers that an operator's kernels look up, on the device."""
         flat = np.ascontiguousarray(np.asarray(values, self.dtype if dtype is None else dtype)).reshape(-1)
@@ -104,6 +104,14 @@ class CudaBackend(Backend):
         self.device.gemm(product, x, y, z)
         if isinstance(c, Access):
             c.array.storage.written()
+
+    def copy(self, source: Access | Buffer, target: Access | Buffer) -> None:
+        """All of the source to the same elements of the target, on the device."""
+        given = source.buffer() if isinstance(source, Access) else source
+        room = target.buffer() if isinstance(target, Access) else target
+        self.device.copy(given, room[: given.size])
+        if isinstance(target, Access):
+            target.array.storage.written()
 
     def sum_columns(self, rows: int, columns: int, values: Access | Buffer, total: Access | Buffer) -> None:
         """total (columns,) += values (rows, columns) summed over the rows."""

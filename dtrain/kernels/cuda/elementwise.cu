@@ -6,7 +6,7 @@ static __device__ Real logistic(Real x) { return (Real)0.5 * tanh((Real)0.5 * x)
 static __device__ Real positive(Real x) { return x > 0 || x != x ? x : (Real)0; }
 static __device__ Real negative(Real x) { return x < 0 || x != x ? x : (Real)0; }
 
-extern "C" __global__ void fill(Index n, Real* y, Real value) {
+extern "C" __global__ void fill_index(Index n, int* y, int value) {
     FOR_EACH(i, n) y[i] = value;
 }
 

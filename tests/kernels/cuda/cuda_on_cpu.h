@@ -288,6 +288,11 @@ static inline int atomicAdd(int* place, int value) {
     *place = before + value;
     return before;
 }
+static inline int atomicMax(int* place, int value) {
+    int before = *place;
+    if (value > before) *place = value;
+    return before;
+}
 template <class T>
 static inline T __ldg(const T* place) {
     return *place;

@@ -1,0 +1,49 @@
+"""Smooth L1: quadratic near zero, linear beyond."""
+
+from __future__ import annotations
+
+from typing import final
+
+from dtrain.kernels.array import Shape, SyncedArray
+from dtrain.kernels.cuda.array import maybe, read, write
+from dtrain.kernels.cuda.backend import CudaBackend
+from dtrain.kernels.cuda.totals import Totals
+
+
+@final
+class SmoothL1Loss:
+    """Sum of outside f(inside (a - b)), f(d) = (sigma d)^2 / 2 near zero and |d| - 1 / (2 sigma^2) beyond.
+
+    Near is |d| < 1 / sigma^2. The weights have as many values as a and b, or are None for ones.
+    Source: the SmoothL1LossLayer of Fast R-CNN.
+    """
+
+    def __init__(self, backend: CudaBackend, sigma: float, shape: Shape) -> None:
+        self._kernels = backend.kernels("losses.cu")
+        self._totals = Totals(backend, "losses.cu", 2)
+        self.sigma2 = float(sigma) * float(sigma)
+        self.implementation = "cuda"
+
+    def forward(
+        self, a: SyncedArray, b: SyncedArray, inside: SyncedArray | None, outside: SyncedArray | None
+    ) -> float:
+        """The sum, not yet divided."""
+        sides = read(a), read(b), maybe(read, inside), maybe(read, outside)
+        return self._totals.run("smooth_l1_forward", a.size, *sides, self.sigma2)[0]
+
+    def backward(
+        self,
+        a: SyncedArray,
+        b: SyncedArray,
+        inside: SyncedArray | None,
+        outside: SyncedArray | None,
+        a_diff: SyncedArray | None,
+        b_diff: SyncedArray | None,
+        scale: float,
+    ) -> None:
+        """da = scale outside inside f'(inside (a - b)), db = -da."""
+        weights = maybe(read, inside), maybe(read, outside)
+        for own, other, diff in ((a, b, a_diff), (b, a, b_diff)):
+            if diff is not None:
+                sides = read(own), read(other), *weights, write(diff)
+                self._kernels.each("smooth_l1_backward", a.size, *sides, self.sigma2, float(scale))
