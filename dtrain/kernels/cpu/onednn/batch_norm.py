@@ -21,8 +21,8 @@ GIVEN_STATISTICS, WITH_SCALE, WITH_BIAS, WITH_RELU = 1, 2, 4, 8  # oneDNN's norm
 class BatchNorm:
     """As kernels/cpu/batch_norm.py says.
 
-    Primitives are built when it is known whether scale and bias come. With `relu`, which a plan sets before
-    the first pass, the top is max(y, 0), and backward starts from the diff behind that.
+    Primitives are built when it is known whether scale and bias come. With `relu`, which a plan sets for a
+    pass, the top is max(y, 0), and the backward pass after it starts from the diff behind that.
     """
 
     def __init__(
