@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.layers.layer import Scope
 from dtrain.net import Net
+from dtrain.plan import Plan
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto import text
 from dtrain.proto.files import read_net, write_binary
@@ -33,12 +34,12 @@ SCORES = {  # the blob before the softmax
 
 
 def random_net(model: str) -> Net:
-    """The deploy net of a model for one image, with random weights that keep activations in bounds."""
+    """The planned deploy net of a model for one image; random weights that keep activations in bounds."""
     param, _ = read_net(ROOT / "configs" / model / "deploy.prototxt")
     for layer in param.layer:
         if layer.type == "Input":
             layer.input_param.shape[0].dim[0] = 1
-    net = Net(param, Scope(CpuBackend(), pb.TEST))
+    net = Net(param, Scope(CpuBackend(), pb.TEST), plan=Plan())
     for layer in net.layers:
         for j, blob in enumerate(layer.blobs):
             blob.data.plain_overwrite()[...] = draw(layer.name, layer.spec.type, j, blob.shape)
