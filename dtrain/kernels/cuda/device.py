@@ -87,7 +87,7 @@ class Device(ABC):
 
     @abstractmethod
     def function(self, file: str, name: str, defines: tuple[str, ...]) -> Function:
-        """The kernel `name` of a file in SOURCES, compiled with these macros ("REAL=float"), kept."""
+        """The kernel `name` of a file in SOURCES, compiled with these macros ("REAL=float", "WIDE_INDEX")."""
 
     @abstractmethod
     def gemm(self, product: Product, a: Buffer, b: Buffer, c: Buffer) -> None:

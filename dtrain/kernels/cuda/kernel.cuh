@@ -1,19 +1,20 @@
 // What all kernels share: their types, the loop over elements, and reductions whose order is fixed.
 //
-// REAL is the type of the values, INDEX that of element numbers: int, or long long where an array is too large.
+// REAL is the type of the values. Element numbers are int, or with WIDE_INDEX long long, for large arrays.
 // Device code compiles with NVRTC, which has no system headers.
 #pragma once
 
 #ifndef REAL
 #define REAL float
 #endif
-#ifndef INDEX
-#define INDEX int
-#endif
 #define FULL_WARP 0xffffffffu
 
 typedef REAL Real;
-typedef INDEX Index;
+#ifdef WIDE_INDEX
+typedef long long Index;
+#else
+typedef int Index;
+#endif
 
 template <class T> struct Limits;
 template <> struct Limits<float> {

@@ -27,7 +27,7 @@ class Kernels:
         self._device = device
         self._file = file
         self._real = dtype.type
-        self._defines = f"REAL={C_TYPES[dtype]}"
+        self._real_define = f"REAL={C_TYPES[dtype]}"
         self._functions: dict[tuple[str, bool], Function] = {}
 
     def each(self, name: str, count: int, *args: Argument) -> None:
@@ -79,7 +79,7 @@ class Kernels:
     def _function(self, name: str, wide: bool) -> Function:
         found = self._functions.get((name, wide))
         if found is None:
-            defines = (self._defines, "INDEX=long long" if wide else "INDEX=int")
+            defines = (self._real_define, "WIDE_INDEX") if wide else (self._real_define,)
             found = self._functions[name, wide] = self._device.function(self._file, name, defines)
         return found
 

@@ -1,0 +1,159 @@
+"""A card through CuPy: memory pools, kernels compiled by NVRTC for the card on first use, cuBLAS.
+
+CuPy is imported when a device is made, never before, so that everything else works without it.
+
+cuBLAS through CuPy cannot be captured into a graph, since it sets the handle's stream at every call. The
+routes that can be are cuBLASLt through nvmath-python and a matmul graph of cuDNN Frontend; they would take
+the place of `gemm` alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dtrain.errors import BackendError
+from dtrain.kernels.array import Plain
+from dtrain.kernels.cuda.device import SOURCES, Buffer, Device, Function, Product
+
+
+def load() -> Any:
+    """CuPy, or a BackendError that says how to get it."""
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise BackendError(
+            f"GPU: CuPy must be installed, got {error}; pip install 'dtrain[cuda12]', or 'dtrain[cuda13]' "
+            f"for a driver of CUDA 13, or pass -cpu"
+        ) from None
+
+
+def count() -> int:
+    """Number of cards, at least 1; BackendError where there is none to use."""
+    cupy = load()
+    try:
+        found = int(cupy.cuda.runtime.getDeviceCount())
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendError(
+            f"GPU: a card with a working driver must be there, got {error}; `nvidia-smi` shows what the "
+            f"driver sees; pass -cpu to compute without"
+        ) from None
+    if not found:
+        raise BackendError("GPU: at least 1 card must be visible, got 0; pass -cpu to compute without")
+    return found
+
+
+@final
+class CupyFunction:
+    """One kernel of a module."""
+
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: Sequence[Buffer | np.generic],
+        shared_bytes: int,
+    ) -> None:
+        self._kernel(grid, block, tuple(args), shared_mem=shared_bytes)
+
+
+@final
+class CupyDevice(Device):
+    """Card `number`, which becomes the calling thread's current one; the stream likewise."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        found = count()
+        if not 0 <= number < found:
+            raise BackendError(f"GPU: the card's number must be in [0, {found}), got {number}")
+        self._cupy = load()
+        self._cupy.cuda.Device(number).use()
+        self._stream = self._cupy.cuda.Stream(non_blocking=True)
+        self._stream.use()
+        cublas: Any = importlib.import_module("cupy_backends.cuda.libs.cublas")
+        self._products = {"f": cublas.sgemmStridedBatched, "d": cublas.dgemmStridedBatched}
+        self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
+
+    def empty(self, count: int, dtype: DTypeLike) -> Buffer:
+        return self._cupy.empty(count, dtype)
+
+    def host(self, count: int, dtype: DTypeLike) -> Plain:
+        kind = np.dtype(dtype)
+        memory = self._cupy.cuda.alloc_pinned_memory(max(count * kind.itemsize, 1))
+        return np.frombuffer(memory, kind, count)
+
+    def upload(self, source: Plain, target: Buffer) -> None:
+        if target.size:
+            assert source.nbytes == target.nbytes, "a copy keeps size and type"
+            target.data.copy_from_host_async(source.ctypes.data, source.nbytes, self._stream)
+            self._stream.synchronize()
+
+    def download(self, source: Buffer, target: Plain) -> None:
+        if source.size:
+            assert source.nbytes == target.nbytes, "a copy keeps size and type"
+            source.data.copy_to_host_async(target.ctypes.data, target.nbytes, self._stream)
+        self._stream.synchronize()
+
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        if source.size:
+            assert source.nbytes == target.nbytes, "a copy keeps size and type"
+            target.data.copy_from_device_async(source.data, source.nbytes, self._stream)
+
+    def clear(self, target: Buffer) -> None:
+        if target.size:
+            target.data.memset_async(0, target.nbytes, self._stream)
+
+    def function(self, file: str, name: str, defines: tuple[str, ...]) -> Function:
+        module = self._modules.get((file, defines))
+        if module is None:
+            options = ("-std=c++17", f"-I{SOURCES}", *(f"-D{define}" for define in defines))
+            code = (SOURCES / file).read_text(encoding="utf-8")
+            module = self._modules[file, defines] = self._cupy.RawModule(code=code, options=options)
+        return CupyFunction(module.get_function(name))
+
+    def gemm(self, product: Product, a: Buffer, b: Buffer, c: Buffer) -> None:
+        # cuBLAS is column-major: it sees the transposes, so C' = op(B)' op(A)' gives C row-major.
+        p = product
+        kind = np.dtype(a.dtype)
+        alpha, beta = np.array(p.alpha, kind), np.array(p.beta, kind)
+        handle = self._cupy.cuda.device.get_cublas_handle()
+        self._products[kind.char](
+            handle,
+            int(p.transpose_b),
+            int(p.transpose_a),
+            p.n,
+            p.m,
+            p.k,
+            alpha.ctypes.data,
+            b.data.ptr,
+            p.k if p.transpose_b else p.n,
+            p.stride_b,
+            a.data.ptr,
+            p.m if p.transpose_a else p.k,
+            p.stride_a,
+            beta.ctypes.data,
+            c.data.ptr,
+            p.n,
+            p.stride_c,
+            p.batch,
+        )
+
+    def synchronize(self) -> None:
+        self._stream.synchronize()
+
+    def describe(self) -> str:
+        runtime = self._cupy.cuda.runtime
+        about = runtime.getDeviceProperties(self.number)
+        memory = about["totalGlobalMem"] / 2**30
+        cuda = runtime.runtimeGetVersion()
+        return (
+            f"GPU {self.number}: {about['name'].decode()}, {memory:.0f} GiB, CUDA {cuda // 1000}."
+            f"{cuda % 1000 // 10}, CuPy {self._cupy.__version__}, direct kernels and cuBLAS"
+        )
