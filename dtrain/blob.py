@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, final
+import math
+from typing import Final, TypeAlias, final
 
+from dtrain.errors import BackendError
 from dtrain.kernels.array import Shape, SyncedArray
 from dtrain.kernels.backend import Backend
+
+MAX_COUNT: Final = 2**31 - 1  # values of a blob, as in Caffe
 
 
 @final
@@ -32,9 +36,14 @@ class Blob:
         return self.data.size
 
     def reshape(self, shape: Shape) -> None:
-        """Take another shape; values are undefined if the number of elements changes."""
+        """Take another shape; values are undefined if the number of elements changes.
+
+        Raises BackendError for more values than an index counts.
+        """
         shape = tuple(shape)
         if shape != self.shape:
+            if math.prod(shape) > MAX_COUNT or min(shape, default=0) < 0:
+                raise BackendError(f"a blob must have at most {MAX_COUNT} values, got shape {shape}")
             self.data.reshape(shape)
             self.diff.reshape(shape)
             self.shape = shape

@@ -12,10 +12,10 @@ from typing import TypeAlias, final
 
 from dtrain import graph
 from dtrain.blob import Blob, Blobs
-from dtrain.errors import ConfigError, DtrainError, unknown_name
+from dtrain.errors import BackendError, ConfigError, DtrainError, unknown_name
 from dtrain.kernels.array import Shape
 from dtrain.layers import layer_class
-from dtrain.layers.layer import MAX_COUNT, Layer, Scope
+from dtrain.layers.layer import Layer, Scope
 from dtrain.params import Allocate, Params
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.sources import SourceMap
@@ -51,11 +51,13 @@ def _refuse_empty(step: Step) -> None:
 
 @contextmanager
 def _placed(told: str) -> Iterator[None]:
-    """Put the layer before what a file or a device says; a ConfigError has its place already."""
+    """Put the layer before what a file, a device or the memory says; a ConfigError has its place already."""
     try:
         yield
     except ConfigError:
         raise
+    except MemoryError as error:
+        raise BackendError(f"{told}: a layer must fit in memory, got {error}") from error
     except DtrainError as error:
         raise error if told in str(error) else type(error)(f"{told}: {error}") from error.__cause__
 
@@ -282,8 +284,6 @@ class Net:
                     f"shape {shapes[id(blob)]} to run in place",
                     blob.shape,
                 )
-            if blob.count > MAX_COUNT:
-                raise step.layer.bad_shape(f"top[{i}]", f"at most {MAX_COUNT} values", blob.shape)
         step.seen_shapes = [blob.shape for blob in step.bottom]
         for blob, weight in zip(step.top, step.layer.loss_weights, strict=True):
             if weight:

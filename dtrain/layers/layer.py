@@ -6,12 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import numpy as np
 
 from dtrain import fillers
-from dtrain.blob import Blob, Blobs
+from dtrain.blob import MAX_COUNT, Blob, Blobs
 from dtrain.errors import ConfigError
 from dtrain.kernels.array import Plain, Shape
 from dtrain.kernels.backend import Backend
@@ -39,7 +39,6 @@ class Count:
 
 NONE, ONE, TWO = Count(0, 0), Count(1, 1), Count(2, 2)
 AT_LEAST_ONE = Count(1, None)
-MAX_COUNT: Final = 2**31 - 1  # values of a blob, as in Caffe
 
 Where: TypeAlias = Callable[..., str]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dtrain.blob import MAX_COUNT
 from dtrain.errors import DataError
 from dtrain.layers.data_source import DataSource
 from dtrain.layers.layer import TWO, Blobs
@@ -34,6 +36,11 @@ class MemoryData(DataSource):
                 raise self.bad_param(("memory_data_param", name), "at least 1", getattr(param, name))
         self.batch_size = param.batch_size
         self.shape = (param.channels, param.height, param.width)
+        if self.batch_size * math.prod(self.shape) > MAX_COUNT:
+            raise self.error(
+                f"a batch must have at most {MAX_COUNT} values, got {self.batch_size} of {self.shape}",
+                "memory_data_param",
+            )
         self.data: NDArray[Any] = np.empty((0, *self.shape), np.float32)
         self.labels: NDArray[Any] = np.empty(0, np.float32)
         self.served = 0  # samples of this rank

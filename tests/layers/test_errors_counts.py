@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from dtrain.errors import ConfigError, DtrainError
+from dtrain import fillers
+from dtrain.errors import DtrainError
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.layers import known_types, layer_class
 from dtrain.layers.layer import Scope
@@ -87,7 +88,7 @@ def net_of(type_name: str, bottoms: int, tops: int) -> str:
 def error_of(net: str) -> str:
     param = pb.NetParameter()
     source = text.parse(net, param, "net.prototxt")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(DtrainError) as caught:
         Net(param, Scope(CpuBackend(engine="CAFFE"), pb.TRAIN), source=source)
     return str(caught.value)
 
@@ -148,6 +149,9 @@ def test_counts_that_depend_on_each_other_are_told(
 # What no layer needs to look at itself, since the net does.
 
 INPUT = 'layer { name: "in" type: "Input" top: "a" input_param { shape { dim: 2 dim: DIM } } }\n'
+INNER_PRODUCT = (
+    'layer { name: "ip" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 99999 } }'
+)
 
 
 @pytest.mark.parametrize("dim", ["0", "-1"])
@@ -159,15 +163,32 @@ def test_an_input_without_values_is_refused(dim: str) -> None:
 
 def test_a_blob_beyond_the_range_of_an_index_is_refused() -> None:
     assert error_of(INPUT.replace("DIM", "1073741824")) == (
-        'net.prototxt:1: layer "in" (Input): top[0] must have at most 2147483647 values, got (2, 1073741824)'
+        'net.prototxt:1: layer "in" (Input): a blob must have at most 2147483647 values, '
+        "got shape (2, 1073741824)"
     )
+
+
+@pytest.mark.parametrize("field", ["channels", "batch_size"])
+def test_a_batch_beyond_the_range_of_an_index_is_refused(field: str) -> None:
+    sizes = {"batch_size": 2, "channels": 3, "height": 3, "width": 2**28, field: 2**31 - 1}
+    fields = " ".join(f"{name}: {size}" for name, size in sizes.items())
+    net = f'layer {{ name: "d" type: "MemoryData" top: "a" top: "b" memory_data_param {{ {fields} }} }}'
+    assert error_of(net).startswith(
+        'net.prototxt:1: layer "d" (MemoryData): a batch must have at most 2147483647'
+    )
+
+
+def test_a_blob_that_does_not_fit_in_memory_names_its_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> None:
+        raise MemoryError("no 8 GiB")
+
+    monkeypatch.setattr(fillers, "fill", no_room)
+    message = error_of(INPUT.replace("DIM", "3") + INNER_PRODUCT)
+    assert message == ('net.prototxt:2: layer "ip" (InnerProduct): a layer must fit in memory, got no 8 GiB')
 
 
 def test_a_parameter_beyond_the_range_of_an_index_is_refused() -> None:
-    net = INPUT.replace("DIM", "100000") + (
-        'layer { name: "ip" type: "InnerProduct" bottom: "a" top: "b"'
-        "  inner_product_param { num_output: 99999 } }"
-    )
+    net = INPUT.replace("DIM", "100000") + INNER_PRODUCT
     assert (
         'net.prototxt:2: layer "ip" (InnerProduct): blob 0 must have from 1 to 2147483647 values'
         in error_of(net)
