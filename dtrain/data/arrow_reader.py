@@ -51,7 +51,7 @@ class ArrowReader(ColumnReader):
         return Record(where, labels, encoded=rows.encoded(row).data)
 
     @contextmanager
-    def columns(self, indices: Indices) -> Iterator[Columns]:
+    def columns(self, indices: Indices, *, as_arrays: bool = False) -> Iterator[Columns]:
         numbers = np.searchsorted(self._ends, indices, side="right")
         places = indices - self._starts[numbers]
         by_chunk = {number: self._of(number) for number in np.unique(numbers).tolist()}
@@ -75,7 +75,7 @@ class ArrowReader(ColumnReader):
         images = [
             rows.encoded(row) if rows.pixels is None else rows.pixels[row]
             for row, rows in zip(places.tolist(), map(by_chunk.get, numbers.tolist()), strict=True)
-            if rows is not None and not rows.is_bytes
+            if rows is not None and (as_arrays or not rows.is_bytes)
         ]
         yield Columns(labels, images, addresses, first.shape, list(by_chunk.values()))
 

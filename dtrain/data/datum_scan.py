@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,23 @@ _COPIED_BYTES = 1 << 19
 Table = npt.NDArray[np.int64]
 
 
-def located(values: Sequence[memoryview]) -> tuple[Table, Table, object]:
-    """Where each buffer starts in memory, how many bytes it has, and what to keep alive meanwhile.
+@final
+class Messages(NamedTuple):
+    """Serialised messages where they lie in memory."""
+
+    addresses: Table
+    lengths: Table
+    alive: object
+    """What must be kept meanwhile."""
+
+    def bytes_of(self, n: int) -> npt.NDArray[np.uint8]:
+        """The n-th message, without a copy."""
+        found: npt.NDArray[np.uint8] = view(self.addresses[n], self.lengths[n])
+        return found
+
+
+def located(values: Sequence[memoryview]) -> Messages:
+    """Where each buffer lies.
 
     Asking NumPy for an address takes more than a microsecond: small buffers are sooner copied end to end.
     """
@@ -27,9 +43,22 @@ def located(values: Sequence[memoryview]) -> tuple[Table, Table, object]:
     if int(lengths.sum()) <= _COPIED_BYTES:
         joined = np.frombuffer(b"".join(values) or b"\0", np.uint8)
         ends: Table = lengths.cumsum()
-        return joined.ctypes.data + ends - lengths, lengths, joined
-    arrays = [np.frombuffer(value, np.uint8) for value in values]
-    return np.array([array.ctypes.data for array in arrays], np.int64), lengths, arrays
+        return Messages(joined.ctypes.data + ends - lengths, lengths, joined)
+    return Messages(addresses_of(values), lengths, values)
+
+
+def addresses_of(values: Sequence[memoryview]) -> Table:
+    """Where each buffer starts in its own memory; 1 for an empty one."""
+    views = (np.frombuffer(value, np.uint8) if len(value) else None for value in values)
+    starts = (1 if array is None else array.__array_interface__["data"][0] for array in views)
+    return np.fromiter(starts, np.int64, len(values))
+
+
+@compiled
+def view(address: int, length: int) -> npt.NDArray[np.uint8]:
+    """The bytes at an address; what owns them must outlive the array."""
+    found: npt.NDArray[np.uint8] = carray(pointer(address), length, np.uint8)
+    return found
 
 
 @compiled
@@ -83,6 +112,19 @@ def scan(addresses: Table, lengths: Table, table: Table) -> None:
             else:
                 good = False
         fields[OK] = 1 if good else 0
+
+
+@compiled
+def are_raw_and_alike(table: Table) -> bool:
+    """Whether all messages that were scanned hold raw pixels of uint8, of one shape, as many as it says."""
+    count = table[0, CHANNELS] * table[0, HEIGHT] * table[0, WIDTH]
+    alike = count > 0
+    for row in range(table.shape[0]):
+        fields = table[row]
+        for column in (CHANNELS, HEIGHT, WIDTH):
+            alike = alike and fields[column] == table[0, column] and fields[column] > 0
+        alike = alike and fields[OK] == 1 and fields[ENCODED] == 0 and fields[DATA_BYTES] == count
+    return bool(alike)
 
 
 @compiled

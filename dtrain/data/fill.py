@@ -45,11 +45,11 @@ def _fill(
     reader: Reader, transformer: Transformer, records: Numbers, samples: Numbers, data: Floats, labels: Floats
 ) -> None:
     if isinstance(reader, DatumReader):
-        with reader.datums(records) as values:
-            transformer.apply_datums(values, lambda n: reader.where(int(records[n])), samples, data, labels)
+        with reader.datums(records) as messages:
+            transformer.apply_datums(messages, lambda n: reader.where(int(records[n])), samples, data, labels)
         return
     if isinstance(reader, ColumnReader):
-        with reader.columns(records) as columns:
+        with reader.columns(records, as_arrays=transformer.takes_each) as columns:
             if columns.labels[0].size != labels[0].size:
                 raise DataError(
                     f"{reader.where(int(records[0]))}: all records must have the same number of labels, "

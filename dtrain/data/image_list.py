@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import final
 
-from dtrain.data.decode import Colour, decode_image, resize_image
+from dtrain.data.decode import Colour, decode_image, resize_image, short_side_size
 from dtrain.data.reader import Reader
 from dtrain.data.record import Record
 from dtrain.errors import ConfigError, DataError
@@ -13,7 +13,7 @@ from dtrain.errors import ConfigError, DataError
 
 @final
 class ImageListReader(Reader):
-    """Images in the order of the lines, decoded, and resized if new_height and new_width are given."""
+    """Images in the order of the lines, decoded, and resized if the sizes are given."""
 
     def __init__(
         self,
@@ -22,6 +22,7 @@ class ImageListReader(Reader):
         root_folder: str = "",
         new_height: int = 0,
         new_width: int = 0,
+        short_side: int = 0,
         is_color: bool = True,
     ) -> None:
         if (new_height > 0) != (new_width > 0):
@@ -31,7 +32,12 @@ class ImageListReader(Reader):
         self.name = source
         self._lines = read_list(source)
         self._root = root_folder
+        if short_side and new_height:
+            raise ConfigError(
+                f"{source}: at most one of short_side and new_height with new_width must be given, got both"
+            )
         self._size = (new_height, new_width)
+        self._short_side = short_side
         self._colour: Colour = "colour" if is_color else "grey"
 
     def __len__(self) -> int:
@@ -43,6 +49,9 @@ class ImageListReader(Reader):
         pixels = decode_image(read_bytes(path, f"{self.name}:{index + 1}"), self._colour, path)
         if self._size != (0, 0):
             pixels = resize_image(pixels, *self._size)
+        elif self._short_side:
+            size = short_side_size(pixels.shape[1], pixels.shape[2], self._short_side)
+            pixels = resize_image(pixels, *size)
         return Record(path, (float(label),), pixels)
 
     def where(self, index: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, final
@@ -12,6 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from dtrain.data.datum import decode_datum
+from dtrain.data.datum_scan import Messages, located
 from dtrain.data.reader import DatumReader, Indices
 from dtrain.data.record import Record
 from dtrain.errors import BackendError, DataError
@@ -56,14 +57,14 @@ class LevelDbReader(DatumReader):
         return len(self._keys)
 
     def read(self, index: int) -> Record:
-        with self.datums(np.array([index])) as (value,):
-            return decode_datum(bytes(value), self.where(index))
+        with self.datums(np.array([index])) as messages:
+            return decode_datum(messages.bytes_of(0).tobytes(), self.where(index))
 
     @contextmanager
-    def datums(self, indices: Indices) -> Iterator[Sequence[memoryview]]:
+    def datums(self, indices: Indices) -> Iterator[Messages]:
         if self._database.closed:
             raise DataError(f"{self.name}: the reader must be open, got a read after close")
-        yield [memoryview(self._database.get(self._keys[index])) for index in indices.tolist()]
+        yield located([memoryview(self._database.get(self._keys[index])) for index in indices.tolist()])
 
     def where(self, index: int) -> str:
         return f"{self.name}: record {index} (key {self._keys[index].decode(errors='replace')})"

@@ -9,12 +9,14 @@ from typing import Any, Protocol, final
 import numpy as np
 
 from dtrain.data.datum import decode_datum
+from dtrain.data.datum_scan import Messages, addresses_of, located
 from dtrain.data.lmdb_environment import Environment, registry
 from dtrain.data.reader import DatumReader, Indices
 from dtrain.data.record import Record
 from dtrain.errors import DataError
 
 _DIGITS = 8  # Caffe's converters write "%08d" and "%08d_name"
+_PLACED = 4 << 20  # records of a source whose places are kept, 16 bytes each
 _PROBES = 256  # keys looked at before a database is taken to be numbered without gaps
 
 
@@ -27,6 +29,8 @@ class LmdbReader(DatumReader):
         self._file, environment = registry().acquire(source)
         self._environment: Environment | None = environment
         self._num = environment.num_entries
+        # A file that nobody writes to stays where it is mapped: a record is looked up by its key once.
+        self._places = np.zeros((self._num, 2), np.int64) if self._num <= _PLACED else None
         try:
             if self._num == 0:
                 raise DataError(f"{source}: must hold at least one record, got an empty database")
@@ -40,13 +44,23 @@ class LmdbReader(DatumReader):
         return self._num
 
     def read(self, index: int) -> Record:
-        with self.datums(np.array([index])) as (value,):
-            return decode_datum(bytes(value), self.where(index))
+        with self.datums(np.array([index])) as messages:
+            return decode_datum(messages.bytes_of(0).tobytes(), self.where(index))
 
     @contextmanager
-    def datums(self, indices: Indices) -> Iterator[Sequence[memoryview]]:
+    def datums(self, indices: Indices) -> Iterator[Messages]:
         with self._opened().transaction() as txn:
-            yield self._keys.values(txn, indices)
+            if self._places is None:
+                yield located(self._keys.values(txn, indices))
+                return
+            addresses, lengths = self._places[indices].T
+            new = np.flatnonzero(addresses == 0)
+            if len(new):
+                values = self._keys.values(txn, indices[new])
+                addresses[new] = addresses_of(values)
+                lengths[new] = np.fromiter(map(len, values), np.int64, len(values))
+                self._places[indices[new]] = np.stack([addresses[new], lengths[new]], axis=1)
+            yield Messages(addresses, lengths, txn)
 
     def where(self, index: int) -> str:
         with self._opened().transaction() as txn:

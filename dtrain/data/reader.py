@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
+from dtrain.data.datum_scan import Messages
 from dtrain.data.record import Record
 from dtrain.errors import DataError, unknown_name
 
@@ -43,7 +43,7 @@ class DatumReader(Reader):
     """A reader whose records are stored as Datum messages, one after the other in the file's own memory."""
 
     @abstractmethod
-    def datums(self, indices: Indices) -> AbstractContextManager[Sequence[memoryview]]:
+    def datums(self, indices: Indices) -> AbstractContextManager[Messages]:
         """The serialised messages, without a copy: they are valid inside the `with` block only."""
 
 
@@ -67,8 +67,8 @@ class ColumnReader(Reader):
     """A reader whose records lie in columns, of which it gives many at once."""
 
     @abstractmethod
-    def columns(self, indices: Indices) -> AbstractContextManager[Columns]:
-        """The records, valid inside the `with` block only."""
+    def columns(self, indices: Indices, *, as_arrays: bool = False) -> AbstractContextManager[Columns]:
+        """The records, valid inside the `with` block only; with `as_arrays` all `images` are there."""
 
 
 LMDB_FILE = "data.mdb"

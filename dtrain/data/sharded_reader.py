@@ -8,6 +8,7 @@ from typing import final
 
 import numpy as np
 
+from dtrain.data.datum_scan import Messages
 from dtrain.data.reader import DatumReader, Indices
 from dtrain.data.record import Record
 
@@ -34,17 +35,18 @@ class ShardedReader(DatumReader):
         return self._shards[number].where(inside)
 
     @contextmanager
-    def datums(self, indices: Indices) -> Iterator[Sequence[memoryview]]:
+    def datums(self, indices: Indices) -> Iterator[Messages]:
         numbers = np.searchsorted(self._ends, indices, side="right")
         inside = indices - self._starts[numbers]
-        values: list[memoryview] = [memoryview(b"")] * len(indices)
+        addresses, lengths = np.empty(len(indices), np.int64), np.empty(len(indices), np.int64)
+        alive: list[object] = []
         with ExitStack() as stack:
             for number in np.unique(numbers).tolist():
                 mine = np.flatnonzero(numbers == number)
                 found = stack.enter_context(self._shards[number].datums(inside[mine]))
-                for place, value in zip(mine.tolist(), found, strict=True):
-                    values[place] = value
-            yield values
+                addresses[mine], lengths[mine] = found.addresses, found.lengths
+                alive.append(found.alive)
+            yield Messages(addresses, lengths, alive)
 
     def _place(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))

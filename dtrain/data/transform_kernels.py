@@ -29,6 +29,19 @@ def planar(
     """
     channels, height, width = out.shape
     factor = np.float32(scale)
+    if not mirror and height == src.shape[1] and width == src.shape[2]:
+        size = height * width  # one long loop, where rows of 28 would spend half of their time on ends
+        for c in range(channels):
+            plane, target = src[c].reshape(size), out[c].reshape(size)
+            if mean_image.size > 0:
+                mean_plane = mean_image[c].reshape(size)
+                for i in range(size):
+                    target[i] = (np.float32(plane[i]) - mean_plane[i]) * factor
+            else:
+                mean = means[c]
+                for i in range(size):
+                    target[i] = (np.float32(plane[i]) - mean) * factor
+        return
     last = width - 1  # as an unsigned index it cannot count from the end, so the loops become vector code
     for c in range(channels):
         mean = means[c]

@@ -8,7 +8,10 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from dtrain.data.colour_jitter import ColourJitter
 from dtrain.data.decode import Colour
+from dtrain.data.geometry import Geometry, Warp
+from dtrain.data.geometry_settings import Interpolation, geometry_of
 from dtrain.data.mean_file import read_mean
 from dtrain.errors import ConfigError
 from dtrain.proto import dtrain_pb2 as pb
@@ -23,6 +26,14 @@ _HONOURED = (
     "mirror",
     "random_seed",
     "scale",
+    "img_rand_resize_lower",
+    "img_rand_resize_upper",
+    "interpolation_algo_down",
+    "interpolation_algo_up",
+    "resize_param",
+    "random_resize_param",
+    "random_aspect_ratio_param",
+    "distort_param",
 )
 _HARMLESS = ("use_gpu_transform", "display", "num_labels")  # they change where it runs or what is shown
 
@@ -34,7 +45,7 @@ def _no_mean() -> npt.NDArray[np.float32]:
 @final
 @dataclass(frozen=True, kw_only=True)
 class TransformSettings:
-    """Crop, mirror, mean, scale and colour; crop_h and crop_w of 0 keep the whole image."""
+    """Crop, mirror, mean, scale, colour and size; crop_h and crop_w of 0 keep the whole image."""
 
     train: bool
     """TRAIN crops at random, TEST in the middle; mirror is random in both, as in Caffe."""
@@ -47,6 +58,11 @@ class TransformSettings:
     """(C, H, W), or empty."""
     mean_values: tuple[float, ...] = ()
     colour: Colour = "as stored"
+    geometry: Geometry | None = None
+    """What part of an image to take, and its size."""
+    interpolation: Interpolation = (1, 1)
+    """OpenCV's numbers for making images smaller and larger; bilinear by default."""
+    jitter: ColourJitter | None = None
 
     @classmethod
     def from_param(
@@ -73,6 +89,15 @@ class TransformSettings:
             raise ConfigError(
                 f"{where}: at most one of crop_size and crop_h with crop_w must be given, got both"
             )
+        geometry, interpolation = geometry_of(param, train, where)
+        if geometry is not None and param.HasField("mean_file") and not isinstance(geometry, Warp):
+            raise ConfigError(
+                f"{where}: mean_file must be absent where images are cut out at other scales, got one; "
+                "give mean_value"
+            )
+        jitter = None
+        if train and param.HasField("distort_param"):
+            jitter = ColourJitter.from_param(param.distort_param, where)
         colour: Colour = "colour" if param.force_color else "grey" if param.force_gray else "as stored"
         return cls(
             train=train,
@@ -84,4 +109,7 @@ class TransformSettings:
             mean_image=read_mean(param.mean_file) if param.HasField("mean_file") else _no_mean(),
             mean_values=tuple(param.mean_value),
             colour=colour,
+            geometry=geometry,
+            interpolation=interpolation,
+            jitter=jitter,
         )

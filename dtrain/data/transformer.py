@@ -13,10 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dtrain.data import datum_scan
+from dtrain.data.colour_jitter import DRAWS as JITTER_DRAWS
 from dtrain.data.datum import check_count, check_shape, decode_datum
-from dtrain.data.datum_scan import located, scan
-from dtrain.data.decode import decode_image
+from dtrain.data.datum_scan import Messages, are_raw_and_alike, scan
+from dtrain.data.decode import as_planes, decode_image, opencv
+from dtrain.data.geometry import DRAWS as GEOMETRY_DRAWS
+from dtrain.data.geometry import MIDDLE, reduction
 from dtrain.data.hashing import below, keyed, mix
+from dtrain.data.jpeg_size import jpeg_size
 from dtrain.data.reader import Columns
 from dtrain.data.record import Pixels, Record
 from dtrain.data.transform_kernels import Floats, interleaved, planar, planar_from_memory
@@ -25,8 +29,12 @@ from dtrain.errors import DataError
 
 Numbers = npt.NDArray[np.int64]
 Shape = tuple[int, int, int]
+Draws = Sequence[float]
 
 _MIRROR, _TOP, _LEFT = np.arange(3, dtype=np.uint64)  # which of a sample's random numbers is which
+_JITTER = GEOMETRY_DRAWS  # where the numbers of the colours begin, after those of the geometry
+_DRAWS = np.arange(3, 3 + GEOMETRY_DRAWS + JITTER_DRAWS, dtype=np.uint64)
+_MIDDLE = (MIDDLE,) * (GEOMETRY_DRAWS + JITTER_DRAWS)
 
 
 @final
@@ -40,18 +48,32 @@ class Transformer:
 
     def output_shape(self, record: Record) -> Shape:
         """(C, h, w) of the image that this record becomes."""
+        settings = self.settings
         channels, height, width = self._decoded(record).shape
-        output = (channels, self.settings.crop_h or height, self.settings.crop_w or width)
+        if settings.geometry is not None:
+            height, width = settings.geometry.size((settings.crop_h, settings.crop_w))
+        output = (channels, settings.crop_h or height, settings.crop_w or width)
         self._check((channels, height, width), output, lambda: record.where)
         return output
 
     def apply(self, record: Record, sample: int, out: Floats) -> None:
         """out (C, h, w) <- the transformed image, drawn as that sample's."""
-        self._write(self._decoded(record), sample, out, record.where)
+        draws = self._draws(sample)
+        if record.pixels is not None:
+            pixels = record.pixels
+        else:
+            assert record.encoded is not None
+            pixels = self._decode(np.frombuffer(record.encoded, np.uint8), draws, record.where)
+        self._write(pixels, sample, draws, out, record.where)
+
+    @property
+    def takes_each(self) -> bool:
+        """Whether images are handled one by one, even raw ones of one shape."""
+        return self.settings.geometry is not None or self.settings.jitter is not None
 
     def apply_datums(
         self,
-        values: Sequence[memoryview],
+        messages: Messages,
         where: Callable[[int], str],
         samples: Numbers,
         out: Floats,
@@ -62,25 +84,18 @@ class Transformer:
         Raw uint8 pixels of one shape are read where they lie, all in one call; the rest goes one by one.
         `where(n)` names the n-th message.
         """
-        addresses, lengths, _alive = located(values)
-        table = np.empty((len(values), datum_scan.COLUMNS), np.int64)
-        scan(addresses, lengths, table)
+        addresses = messages.addresses
+        table = np.empty((len(addresses), datum_scan.COLUMNS), np.int64)
+        scan(addresses, messages.lengths, table)
         labels[:] = table[:, datum_scan.LABEL]
-        shapes = table[:, datum_scan.CHANNELS : datum_scan.WIDTH + 1]
-        counts = shapes.prod(axis=1)
-        raw = (
-            (table[:, datum_scan.OK] == 1)
-            & (table[:, datum_scan.ENCODED] == 0)
-            & (counts > 0)
-            & (table[:, datum_scan.DATA_BYTES] == counts)
-        )
-        if raw.all() and (shapes == shapes[0]).all():
-            channels, height, width = shapes[0].tolist()
+        if not self.takes_each and are_raw_and_alike(table):
+            channels, height, width = table[0, datum_scan.CHANNELS : datum_scan.WIDTH + 1].tolist()
             self._from_memory(addresses, table, (channels, height, width), where, samples, out)
             return
-        for n, value in enumerate(values):
-            name = where(n)
-            self._write(self._pixels(value, table[n], name), int(samples[n]), out[n], name)
+        for n in range(len(addresses)):
+            name, value = where(n), messages.bytes_of(n)
+            draws = self._draws(int(samples[n]))
+            self._write(self._pixels(value, table[n], draws, name), int(samples[n]), draws, out[n], name)
 
     def apply_columns(
         self, columns: Columns, where: Callable[[int], str], samples: Numbers, out: Floats
@@ -93,8 +108,9 @@ class Transformer:
             self._from_memory(columns.addresses, table, (channels, height, width), where, samples, out)
         for n, image in enumerate(columns.images):
             name = where(n)
-            pixels = image if image.ndim == 3 else decode_image(image, self.settings.colour, name)
-            self._write(pixels, int(samples[n]), out[n], name)
+            draws = self._draws(int(samples[n]))
+            pixels = image if image.ndim == 3 else self._decode(image, draws, name)
+            self._write(pixels, int(samples[n]), draws, out[n], name)
 
     def _from_memory(
         self,
@@ -113,14 +129,14 @@ class Transformer:
             addresses, table, tops, lefts, mirrors, mean_image, means, self.settings.scale, out
         )
 
-    def _pixels(self, value: memoryview, fields: Numbers, where: str) -> Pixels:
+    def _pixels(self, value: npt.NDArray[np.uint8], fields: Numbers, draws: Draws, where: str) -> Pixels:
         """What `decode_datum` and `_decoded` make of a message, without copying its data."""
         start, size = int(fields[datum_scan.DATA_START]), int(fields[datum_scan.DATA_BYTES])
         if not fields[datum_scan.OK] or size == 0:
-            return self._decoded(decode_datum(bytes(value), where))
-        data = np.frombuffer(value, np.uint8, size, start)
+            return self._decoded(decode_datum(value.tobytes(), where))
+        data = value[start : start + size]
         if fields[datum_scan.ENCODED]:
-            return decode_image(data, self.settings.colour, where)
+            return self._decode(data, draws, where)
         channels, height, width = fields[datum_scan.CHANNELS : datum_scan.WIDTH + 1].tolist()
         shape = (channels, height, width)
         check_count("bytes of data", size, shape, check_shape(shape, where), where)
@@ -132,7 +148,48 @@ class Transformer:
         assert record.encoded is not None
         return decode_image(record.encoded, self.settings.colour, record.where)
 
-    def _write(self, pixels: Pixels, sample: int, out: Floats, where: str) -> None:
+    def _draws(self, sample: int) -> Draws:
+        """A sample's random numbers in [0, 1); in TEST those that choose the middle."""
+        if not self.takes_each or not self.settings.train:
+            return _MIDDLE
+        words = mix(np.array([sample], np.uint64) ^ self._key)
+        found: list[float] = ((mix(words ^ _DRAWS) >> np.uint64(11)) * 2.0**-53).tolist()
+        return found
+
+    def _decode(self, data: npt.NDArray[np.uint8], draws: Draws, where: str) -> Pixels:
+        """The image, shrunk already while it is decoded where the sample uses less of it."""
+        settings, shrink = self.settings, 1
+        if settings.geometry is not None and settings.colour != "as stored":
+            size = jpeg_size(data)
+            if size is not None:
+                crop = settings.crop_h, settings.crop_w
+                rectangle = settings.geometry.rectangle(size, crop, draws)
+                shrink = reduction(rectangle, settings.geometry.size(crop))
+        return decode_image(data, settings.colour, where, shrink)
+
+    def _changed(self, pixels: Pixels, draws: Draws, where: str) -> Pixels:
+        """The part of the image that the sample takes, in its size and colours."""
+        settings = self.settings
+        image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        if settings.geometry is not None:
+            crop = settings.crop_h, settings.crop_w
+            top, left, height, width = settings.geometry.rectangle(image.shape[:2], crop, draws)
+            size = settings.geometry.size(crop)
+            part = image[top : top + height, left : left + width]
+            way = settings.interpolation[size[0] * size[1] > height * width]
+            image = opencv().resize(part, (size[1], size[0]), interpolation=way)
+        if settings.jitter is not None:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise DataError(
+                    f"{self._where}: distort_param must be absent unless images have 3 channels of 8 bits, "
+                    f"got {pixels.shape[0]} of {pixels.dtype} in {where}; set force_color"
+                )
+            image = settings.jitter(image, draws[_JITTER:])
+        return as_planes(image)
+
+    def _write(self, pixels: Pixels, sample: int, draws: Draws, out: Floats, where: str) -> None:
+        if self.takes_each:
+            pixels = self._changed(pixels, draws, where)
         shape = (pixels.shape[0], pixels.shape[1], pixels.shape[2])
         self._check(shape, out.shape, lambda: where)
         tops, lefts, mirrors = self._draw(np.array([sample]), shape, out.shape)

@@ -19,10 +19,10 @@ class ImageData(RecordLayer):
         param = self.spec.image_data_param
         if not param.source:
             raise self.bad_param(("image_data_param", "source"), "the path of a list file", "none")
-        for name in ("short_side", "min_height", "min_width"):
+        for name in ("min_height", "min_width"):
             if getattr(param, name):
                 raise self.bad_param(
-                    ("image_data_param", name), "absent; give new_height and new_width", getattr(param, name)
+                    ("image_data_param", name), "absent; give short_side", getattr(param, name)
                 )
         self.batch_size = param.batch_size
         self.prefetch = 4
@@ -35,5 +35,6 @@ class ImageData(RecordLayer):
             root_folder=param.root_folder,
             new_height=param.new_height,
             new_width=param.new_width,
+            short_side=param.short_side,
             is_color=param.is_color,
         )

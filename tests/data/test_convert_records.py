@@ -65,7 +65,8 @@ def test_a_sharded_lmdb_names_shard_and_key_and_gives_the_same_batches(tmp_path)
     convert_shards(open_items(str(tmp_path / "tree")), f"{tmp_path}/out", Layout(format="lmdb", shards=3))
     reader = open_reader(f"{tmp_path}/out", "LMDB")
     assert reader.where(11) == f"{tmp_path}/out/part-00002-of-00003: record 1 (key 00000001_cow/1.jpg)"
-    with reader.datums(np.array([14, 0, 7, 14])) as values:
+    with reader.datums(np.array([14, 0, 7, 14])) as messages:
+        values = [messages.bytes_of(n) for n in range(4)]
         labels = [reader.read(n).labels[0] for n in (14, 0, 7, 14)]
         assert labels == [2, 0, 1, 2]
         assert bytes(values[0]) == bytes(values[3]) != bytes(values[1])

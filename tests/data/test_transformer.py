@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dtrain.data.datum import encode_pixels
+from dtrain.data.datum_scan import located
 from dtrain.data.mean_file import read_mean, write_mean
 from dtrain.data.record import Record
 from dtrain.data.transform_kernels import interleaved, planar
@@ -93,11 +94,11 @@ def test_a_sample_looks_the_same_alone_and_in_any_batch():
     alone = np.stack([applied(transform, image, n) for image, n in zip(pixels, samples, strict=True)])
     messages = [memoryview(encode_pixels(image, n)) for n, image in enumerate(pixels)]
     out, labels = np.full((12, 3, 6, 6), np.nan, np.float32), np.full(12, np.nan, np.float32)
-    transform.apply_datums(messages, str, samples, out, labels)
+    transform.apply_datums(located(messages), str, samples, out, labels)
     np.testing.assert_array_equal(out, alone)
     np.testing.assert_array_equal(labels, np.arange(12))
     order = np.random.default_rng(0).permutation(12)
-    transform.apply_datums([messages[i] for i in order], str, samples[order], out, labels)
+    transform.apply_datums(located([messages[i] for i in order]), str, samples[order], out, labels)
     np.testing.assert_array_equal(out, alone[order])
 
 
@@ -119,7 +120,7 @@ def test_messages_of_several_kinds_and_sizes_mix_in_a_batch():
     ]
     out, labels = np.full((3, 3, 5, 5), np.nan, np.float32), np.zeros(3, np.float32)
     transform = transformer(crop_h=5, crop_w=5)
-    transform.apply_datums(list(map(memoryview, messages)), str, np.arange(3), out, labels)
+    transform.apply_datums(located(list(map(memoryview, messages))), str, np.arange(3), out, labels)
     np.testing.assert_array_equal(out[0], small[:, 1:6, 2:7])
     np.testing.assert_array_equal(out[1], large[:, 3:8, 3:8])
     np.testing.assert_array_equal(out[2], large[:, 3:8, 3:8])
@@ -156,7 +157,7 @@ def test_images_of_two_sizes_without_crop_are_refused():
     messages = [memoryview(encode_pixels(images(1, shape)[0], 0)) for shape in ((1, 4, 4), (1, 4, 5))]
     with pytest.raises(DataError, match="got 1 x 4 x 5 after 1 x 4 x 4 in the 1st; set crop_size"):
         transformer().apply_datums(
-            messages,
+            located(messages),
             "the {}st".format,
             np.arange(2),
             np.zeros((2, 1, 4, 4), np.float32),
@@ -177,7 +178,8 @@ def settings_of(**fields):
         ({"mean_file": "m", "mean_value": [1]}, "mean_file and mean_value"),
         ({"crop_h": 3}, "crop_h and crop_w must be given together, got 3 and 0"),
         ({"crop_size": 3, "crop_h": 3, "crop_w": 3}, "crop_size and crop_h"),
-        ({"img_rand_resize_lower": 3}, "transform_param.img_rand_resize_lower must be absent, got 3"),
+        ({"img_rand_resize_lower": 3}, "img_rand_resize must have 0 < lower <= upper, got 3 and 0"),
+        ({"vertical_stretch_lower": 3}, "transform_param.vertical_stretch_lower must be absent, got 3"),
         ({"noise_param": {}}, "transform_param.noise_param must be absent"),
     ],
 )
