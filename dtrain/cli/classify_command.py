@@ -14,12 +14,12 @@ from dtrain.cli.device import choose_backend
 from dtrain.cli.inputs import read_model
 from dtrain.cli.job import refuse_ranks
 from dtrain.cli.report.prediction import channel_means, input_of, predict, read_labels
+from dtrain.cli.test_command import load_all
 from dtrain.comm.single import SingleCommunicator
 from dtrain.errors import ConfigError
 from dtrain.layers.layer import Scope
 from dtrain.net import Net
 from dtrain.proto import dtrain_pb2 as pb
-from dtrain.solvers import weights as stored
 
 TOP: Final = 5
 
@@ -35,7 +35,7 @@ Images = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files tha
 Top = Annotated[int, typer.Option("--top", metavar="N", help="How many labels to tell.")]
 
 
-@app.command()
+@app.command(short_help="Tell the most probable labels of images.")
 def classify(
     net: NetFile,
     weights: WeightsFile,
@@ -55,9 +55,8 @@ def classify(
     spec = read_model(net, pb.TEST, 0, ())
     backend = choose_backend(None, SingleCommunicator(), gpu=gpu, cpu=cpu, threads=threads, engine=engine)
     built = Net(spec.param, Scope(backend, pb.TEST, rng=np.random.default_rng(0)), source=spec.source)
-    for file in o.split(weights):
-        stored.load(built, file)
     data = input_of(built, net)
+    load_all(built, o.split(weights))
     means = channel_means(mean, data.shape[1])
     words = read_labels(labels)
     for image in images:

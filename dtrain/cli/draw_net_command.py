@@ -28,7 +28,7 @@ Rankdir = Annotated[str, typer.Option("--rankdir", metavar="DIR", help="LR, RL, 
 Phase = Annotated[str, typer.Option("--phase", metavar="PHASE", help="TRAIN, TEST or ALL.")]
 
 
-@app.command(name="draw_net")
+@app.command(name="draw_net", short_help="Draw a net as a graph.")
 def draw_net(net: NetFile, out: Out, rankdir: Rankdir = "LR", phase: Phase = "ALL") -> None:
     """Draw the layers of a net and the blobs between them. Pictures need the program dot of Graphviz."""
     if rankdir.upper() not in DIRECTIONS:

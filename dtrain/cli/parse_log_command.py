@@ -21,7 +21,7 @@ Delimiter = Annotated[str, typer.Option("--delimiter", metavar="CHAR", help="Bet
 Verbose = Annotated[bool, typer.Option("--verbose", help="Tell what is written.")]
 
 
-@app.command(name="parse_log")
+@app.command(name="parse_log", short_help="Write a log as CSV files.")
 def parse_log(log: LogFile, outdir: OutDir, delimiter: Delimiter = ",", verbose: Verbose = False) -> None:
     """Write OUTDIR/LOG.train and OUTDIR/LOG.test; test net k > 0 goes to LOG.test.k."""
     if len(delimiter) != 1:

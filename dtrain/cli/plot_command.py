@@ -34,7 +34,7 @@ Examples:
 """
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="Draw the curves of logs.")
 def plot(
     logs: Logs,
     out: Out,

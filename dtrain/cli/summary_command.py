@@ -43,7 +43,7 @@ Examples:
 """
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="Tell what every layer makes and costs.")
 def summary(
     net: NetFile,
     phase: Phase = "TEST",

@@ -25,7 +25,7 @@ In = Annotated[
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Written in the form of IN.", show_default=False)]
 
 
-@app.command()
+@app.command(short_help="Bring an old net or solver up to date.")
 def upgrade(source: In, out: Out) -> None:
     """Bring a file of an older Caffe up to date, and tell what was changed."""
     try:

@@ -96,3 +96,9 @@ def test_a_net_of_another_kind_is_refused(here: Path, capsys: pytest.CaptureFixt
     write_binary(here / "net.caffemodel", weights)
     assert classify(here, "0", "a.png") == 1
     assert "the input must have shape (N, 1 or 3, H, W), got (10, 4, 2, 2)" in capsys.readouterr().err
+
+
+def test_weights_that_lack_a_layer_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_binary(here / "net.caffemodel", pb.NetParameter(name="empty"))
+    assert classify(here, "0", "a.png") == 1
+    assert "weights of all layers of the net must be there, got none for ip" in capsys.readouterr().err

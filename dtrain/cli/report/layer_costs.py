@@ -70,7 +70,7 @@ class NetCost:
 def costs_of(net: Net) -> NetCost:
     """The costs of a built net; the Splits that it inserted are left out."""
     first = next((blob.shape for step in net.steps for blob in step.top if blob.shape), (1,))
-    cost = NetCost(net.name, pb.Phase.Name(net.scope.phase), max(1, first[0]))  # type: ignore[arg-type]
+    cost = NetCost(net.name, pb.Phase.Name(net.scope.phase), max(1, first[0]))
     for index, step in enumerate(net.steps):
         if step.layer.spec.type != "Split" or not step.layer.name.endswith("_split"):
             cost.layers.append(_cost(net, index, step))

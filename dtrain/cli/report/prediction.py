@@ -47,7 +47,7 @@ def channel_means(mean: str, channels: int) -> NDArray[np.float32]:
             values = np.repeat(values, channels)
     if values.size != channels:
         raise ConfigError(f"{mean}: the mean must have {channels} channels, as the input, got {values.size}")
-    return values.astype(np.float32)
+    return np.asarray(values, np.float32)
 
 
 def read_labels(path: Path) -> list[str]:
