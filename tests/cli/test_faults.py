@@ -116,7 +116,6 @@ FAULTS = [
         "train solver.prototxt --weights {trained}/runs/small_iter_20.caffemodel",
         "the shape of blob 0 must be (33, 196), got (32, 196); rename the layer to train it from scratch",
         edit("net.prototxt", "num_output: 32", "num_output: 33"),
-        by_rank=True,
     ),
     Fault(
         "weights_and_a_snapshot",
