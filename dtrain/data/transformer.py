@@ -200,7 +200,15 @@ class Transformer:
             and pixels.strides[0] == pixels.itemsize
             and pixels.strides[2] == 3 * pixels.itemsize
         ):
-            interleaved(pixels.transpose(1, 2, 0), *place, mean_image, means, self.settings.scale, out)
+            image = pixels.transpose(1, 2, 0)
+            if mean_image.size or pixels.dtype != np.uint8:
+                interleaved(image, *place, mean_image, means, self.settings.scale, out)
+            else:  # OpenCV takes channels apart in vector code
+                planes = np.empty(out.shape, np.uint8)
+                top, left, mirror = place
+                part = image[top : top + out.shape[1], left : left + out.shape[2]]
+                opencv().split(part, [planes[0], planes[1], planes[2]])
+                planar(planes, 0, 0, mirror, mean_image, means, self.settings.scale, out)
         else:
             planes = np.ascontiguousarray(pixels)
             planar(planes, *place, mean_image, means, self.settings.scale, out)
