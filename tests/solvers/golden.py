@@ -49,7 +49,10 @@ def make_solver(
     """The configuration's solver, with random weights yet."""
     path = shared_path("golden", "solvers", f"{name}.solver.prototxt")
     param, source = read_solver(path)
-    param.snapshot_prefix = str(prefix or "unused")
+    if prefix is None:
+        param.snapshot = 0  # nothing asks for the files
+    else:
+        param.snapshot_prefix = str(prefix)
     group = comm or SingleCommunicator()
     description, _ = read_net(path.parent / param.net)
     for shape in description.layer[0].input_param.shape:
