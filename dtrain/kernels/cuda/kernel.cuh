@@ -19,10 +19,12 @@ typedef int Index;
 template <class T> struct Limits;
 template <> struct Limits<float> {
     static __device__ float tiny() { return 1.17549435e-38f; }  // the smallest normal number
+    static __device__ float largest() { return 3.402823466e38f; }
     static __device__ float infinity() { return 1e38f * 10.0f; }
 };
 template <> struct Limits<double> {
     static __device__ double tiny() { return 2.2250738585072014e-308; }
+    static __device__ double largest() { return 1.7976931348623157e308; }
     static __device__ double infinity() { return 1e308 * 10.0; }
 };
 

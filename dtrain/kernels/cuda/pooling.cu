@@ -2,7 +2,8 @@
 // gathers: an input asks the windows that it lies in, so that no two threads add to one place.
 #include "kernel.cuh"
 
-// `index` is the place in the plane of the first of the largest.
+// `index` is the place in the plane of the first of the largest; a window that lies beyond the image, as a stride
+// above the kernel's size allows, has none: -1, and the least number, as in Caffe.
 extern "C" __global__ void max_pool_forward(
     Index n, const Real* x, Real* y, int* index, Index h, Index w, Index out_h, Index out_w, Index kernel_h,
     Index kernel_w, Index stride_h, Index stride_w, Index pad_h, Index pad_w) {
@@ -12,12 +13,12 @@ extern "C" __global__ void max_pool_forward(
         const Index bottom = min(top + kernel_h, h), right = min(left + kernel_w, w);
         top = max(top, (Index)0);
         left = max(left, (Index)0);
-        Index at = top * w + left;
-        Real most = plane[at];
+        Index at = -1;
+        Real most = -Limits<Real>::largest();
         for (Index a = top; a < bottom; a++)
             for (Index b = left; b < right; b++) {
                 const Real v = plane[a * w + b];
-                if (v > most || (v != v && most == most)) {
+                if (at < 0 || v > most || (v != v && most == most)) {
                     most = v;
                     at = a * w + b;
                 }

@@ -1,0 +1,73 @@
+"""CUDA = CPU for every operator, its kernels run by the CPU with threads in both orders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dtrain.kernels.cpu
+from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.kernels.cuda.backend import CudaBackend
+from tests.kernels.cuda.bench import compare
+from tests.kernels.cuda.cpu_device import CpuDevice, files, kernels_of, ran
+from tests.kernels.cuda.more_operators import ROWS
+
+NOT_OPERATORS = (
+    "array",
+    "backend",
+    "box_matching",
+    "boxes",
+    "in_place",
+    "labels",
+    "recurrence",
+    "regions",
+    "threads",
+)
+ON_THE_HOST = (
+    "multi_box_loss",
+    "detection_output",
+    "prior_box",
+)  # by their own decision, the goldens test them
+
+
+@pytest.mark.parametrize("descending", [False, True], ids=["ascending", "descending"])
+@pytest.mark.parametrize("name", ROWS)
+def test_cuda_gives_what_the_cpu_gives(name: str, descending: bool) -> None:
+    backend = CudaBackend(CpuDevice(descending=descending))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        compare(ROWS[name], backend, CpuBackend(engine="CAFFE"))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_float64_gives_what_the_cpu_gives(name: str) -> None:
+    backend, peer = CudaBackend(CpuDevice(), dtype=np.float64), CpuBackend(engine="CAFFE", dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        compare(ROWS[name], backend, peer, rtol=1e-12, atol=1e-12)
+
+
+def operators() -> list[str]:
+    """Files of operators in kernels/cpu."""
+    folder = Path(dtrain.kernels.cpu.__path__[0])
+    names = {path.stem for path in folder.glob("*.py")}
+    return sorted(names - set(NOT_OPERATORS) - {"__init__"})
+
+
+def test_every_operator_of_the_cpu_has_a_twin_and_a_row() -> None:
+    twins = {path.stem for path in Path(dtrain.kernels.cpu.__path__[0]).parent.joinpath("cuda").glob("*.py")}
+    assert [name for name in operators() if name not in twins] == []
+    rowed = {name.split(" ")[0].split("[")[0].lower() for name in ROWS} | {"slice", "bias"}
+    letters = [name.replace("_", "") for name in operators() if name not in ON_THE_HOST]
+    assert [name for name in letters if name not in rowed] == []
+
+
+def test_every_kernel_is_run_on_the_cpu() -> None:
+    """Runs what this process has not run yet, so that the test holds alone as well."""
+    kernels = {(file, name) for file in files() for name in kernels_of(file)}
+    if kernels - ran:
+        for run in ROWS.values():
+            with np.errstate(divide="ignore", invalid="ignore"):
+                compare(run, CudaBackend(CpuDevice()), CpuBackend(engine="CAFFE"))
+    print(f"{len(kernels & ran)} of {len(kernels)} kernels run on the CPU")
+    assert sorted(kernels - ran) == []
