@@ -32,6 +32,10 @@ class Backend(ABC):
         """A flat buffer of zeros for parameters, their diffs or a solver's history."""
 
     @abstractmethod
+    def flat_for_sums(self, count: int, allocate: Callable[[int], Plain]) -> Plain:
+        """As `flat`, for gradients that a communicator sums; it gives host memory by `allocate`."""
+
+    @abstractmethod
     def operators(self, engine: str) -> Operators:
         """The operators as a layer with this `engine` (a prototxt's value, or DEFAULT) sees them."""
 

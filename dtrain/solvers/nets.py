@@ -104,7 +104,7 @@ def build_train_net(
     kind = backend.flat(0).dtype
 
     def allocate_diff(count: int) -> Flat:
-        return comm.allocate(count, kind)
+        return backend.flat_for_sums(count, lambda size: comm.allocate(size, kind))
 
     return Net(spec.param, scope, allocate_diff=allocate_diff, plan=plan, source=spec.source)
 

@@ -71,6 +71,9 @@ class CpuBackend(Backend):
     def flat(self, count: int) -> Plain:
         return aligned_zeros(count, self.dtype)
 
+    def flat_for_sums(self, count: int, allocate: Callable[[int], Plain]) -> Plain:
+        return allocate(count)
+
     def operators(self, engine: str) -> CpuOperators:
         return CpuOperators(self, engine if engine != "DEFAULT" else self.default_engine)
 

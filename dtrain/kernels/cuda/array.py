@@ -54,6 +54,12 @@ class Storage:
             self.native = self.device.empty(self.count, self.dtype)
         return self.native
 
+    def own_plain(self) -> None:
+        """Keep the plain side in a buffer of its own: somebody will write to it."""
+        if self.is_taken:
+            given, self.plain, self.is_taken = self.plain, None, False
+            self.plain_room()[...] = given
+
     def to_plain(self) -> Plain:
         """The plain side, up to date."""
         plain = self.plain_room()
@@ -114,24 +120,20 @@ class CudaArray(SyncedArray):
         return self.storage.to_plain().reshape(self.shape)
 
     def plain_mutable(self) -> Plain:
+        self.storage.own_plain()
         plain = self.plain()
         self.storage.newest = PLAIN
         return plain
 
     def plain_overwrite(self) -> Plain:
+        self.storage.own_plain()
         self.storage.newest = PLAIN
         return self.storage.plain_room().reshape(self.shape)
 
     def lend_plain(self) -> Plain:
-        storage = self.storage
-        if not storage.is_lent:
-            plain = storage.to_plain()
-            if storage.is_taken:
-                storage.is_taken = False
-                storage.plain = storage.device.host(storage.count, storage.dtype)
-                storage.plain[...] = plain
-            storage.is_lent = True
-        return self.plain_mutable()
+        plain = self.plain_mutable()
+        self.storage.is_lent = True
+        return plain
 
     def take(self, plain: Plain) -> None:
         assert plain.shape == self.shape, "the caller reshapes the array first"

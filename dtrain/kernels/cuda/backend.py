@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dtrain.errors import BackendError, unknown_name
-from dtrain.kernels.array import Shape
+from dtrain.kernels.array import Plain, Shape
 from dtrain.kernels.backend import Backend, Operators
 from dtrain.kernels.cuda.array import Access, CudaArray, Storage
 from dtrain.kernels.cuda.device import Buffer, Device, Product
@@ -49,6 +49,9 @@ class CudaBackend(Backend):
         buffer = self.device.empty(count, self.dtype)
         self.device.clear(buffer)
         return buffer
+
+    def flat_for_sums(self, count: int, allocate: Callable[[int], Plain]) -> Any:
+        return self.flat(count)  # where backward writes; a communicator that needs host memory copies
 
     def operators(self, engine: str) -> CudaOperators:
         return CudaOperators(self, engine if engine != "DEFAULT" else self.default_engine)
