@@ -45,7 +45,8 @@ class Recode:
             size = short_side_size(height, width, self.short_side)
         else:
             size = (height, width)
-        if size == (height, width) and record.encoded is not None and not self.raw:
+        # images of one size are to be of one kind too, so all are written anew: some of ImageNet's are grey
+        if size == (height, width) and record.encoded is not None and not (self.raw or self.width):
             return record
         resized = resize_image(pixels, *size)
         if self.raw or record.encoded is None:
