@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import final
 
+import numpy as np
+
 from dtrain.data.hdf5_rows import Hdf5Rows
+from dtrain.data.sampler import Draw
+from dtrain.kernels.array import Plain
 from dtrain.layers.data_source import DataSource
 from dtrain.layers.layer import AT_LEAST_ONE, Blobs
 from dtrain.layers.sample_stream import SampleStream
@@ -39,17 +44,42 @@ class HDF5Data(DataSource):
             )
         self.batch_size = param.batch_size
         self.stream = SampleStream(self.scope, len(self.rows), self.batch_size)
+        # One batch is read while the step before it runs.
+        self._stream_ahead = SampleStream(self.scope, len(self.rows), self.batch_size)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix=self.name)
+        self._ahead: Future[None] | None = None
+        self._buffers: list[Plain] = []
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         for blob, shape in zip(top, self.rows.shapes, strict=True):
             blob.reshape((self.batch_size, *shape))
+        self._settle()
+        self._buffers = []
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         begun = time.perf_counter()
-        shuffles = self.spec.hdf5_data_param.shuffle and not self.stream.is_dealt_by_batch
-        rows = self.rows.in_order(self.stream.next().samples, self.scope.seed if shuffles else None)
-        self.rows.read(rows, [blob.data.plain_overwrite() for blob in top])
+        targets = [blob.data.plain_overwrite() for blob in top]
+        self._buffers = self._buffers or [np.empty_like(target) for target in targets]
+        ahead = self._ahead or self._reader.submit(self._read, self._stream_ahead.next())
+        self._ahead = None
+        ahead.result()
+        self.stream.next()
+        for target, buffer in zip(targets, self._buffers, strict=True):
+            target[...] = buffer
+        self._ahead = self._reader.submit(self._read, self._stream_ahead.next())
         self.waited_s += time.perf_counter() - begun
+
+    def _read(self, draw: Draw) -> None:
+        shuffles = self.spec.hdf5_data_param.shuffle and not self.stream.is_dealt_by_batch
+        self.rows.read(self.rows.in_order(draw.samples, self.scope.seed if shuffles else None), self._buffers)
+
+    def _settle(self) -> None:
+        """Give up the batch that is read ahead, so that the next one is where the stream is."""
+        if self._ahead is not None:
+            self._ahead.exception()
+            self._ahead = None
+        self._stream_ahead.seek(self.stream.consumed)
+        self._stream_ahead.served = self.stream.served
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """There is nothing to propagate to."""
@@ -59,7 +89,9 @@ class HDF5Data(DataSource):
 
     def seek(self, samples: int) -> None:
         self.stream.seek(samples)
+        self._settle()
 
     def close(self) -> None:
         """Give back the open file."""
+        self._settle()
         self.rows.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from dtrain.data.sampler import Draw
 from dtrain.errors import ConfigError, DataError
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.layers.hdf5_data import HDF5Data
@@ -123,6 +125,25 @@ def test_seek_goes_on_where_another_job_stopped(source: Path) -> None:
     assert layer.position() == 15
     layer.close()
     assert labels(net, 1) == [[whole[5][1]]]
+
+
+def test_the_next_batch_is_read_while_the_step_runs(source: Path) -> None:
+    net = build(source)
+    layer = net.layer("rows")
+    assert isinstance(layer, HDF5Data)
+    read = threading.Event()
+    first = labels(net, 1)
+    inner = layer._read
+
+    def noting(draw: Draw) -> None:
+        inner(draw)
+        read.set()
+
+    layer._read = noting  # type: ignore[method-assign]
+    second = labels(net, 1)
+    assert read.wait(10), "nobody asked for the third batch yet"
+    assert layer.position() == 2 * layer.batch_size
+    assert first + second + labels(net, 1) == labels(build(source), 3)
 
 
 def test_a_missing_dataset_is_named_with_those_that_exist(source: Path) -> None:
