@@ -11,11 +11,9 @@ import typer
 
 from dtrain.cli import options as o
 from dtrain.cli.app import app
-from dtrain.cli.device import no_gpu
+from dtrain.cli.device import choose_backend, no_gpu
 from dtrain.cli.job import Telling, open_job
 from dtrain.comm.launcher import describe
-from dtrain.errors import BackendError
-from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.metrics.progress import Show
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -31,12 +29,11 @@ def device_query(
 ) -> None:
     """Tell what this machine has: processor, cores, ranks, MPI, oneDNN, GPUs."""
     with open_job(Telling(show=Show.OFF)) as job:
-        if gpu is not None and not cpu:
-            raise BackendError(f"-gpu {gpu}: {no_gpu()}")
+        backend = choose_backend(None, job.comm, gpu=gpu, cpu=cpu, threads=None, engine="DEFAULT")
         ranks = describe(job.comm)
         rows = [
             ("CPU", processor()),
-            ("device", CpuBackend().describe()),
+            ("device", backend.describe()),
             *(("rank", line) for line in ranks),
             ("MPI", mpi()),
             ("GPU", gpus()),
@@ -65,5 +62,7 @@ def mpi() -> str:
 def gpus() -> str:
     """GPUs of this machine, and whether they can be used."""
     found = len(list(NVIDIA.iterdir())) if NVIDIA.is_dir() else 0
-    there = f"{found} of NVIDIA, not used: " if found else "none usable: "
-    return f"{there}this version computes on CPUs only"
+    if not found:
+        return "none"
+    reason = no_gpu()
+    return f"{found} of NVIDIA, {reason or 'usable'}"

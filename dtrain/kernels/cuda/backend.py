@@ -19,13 +19,17 @@ from dtrain.kernels.cuda.device import Buffer, Device, Product
 from dtrain.kernels.cuda.launch import C_TYPES, Kernels
 
 HERE = "dtrain.kernels.cuda"
-ENGINES = ("DEFAULT", "CAFFE")
+ENGINES = ("DEFAULT", "CAFFE", "CUDNN")
 FOREIGN_ENGINES = ("MKLDNN", "MKL2017")  # CPU libraries that a prototxt may name: a GPU takes its own best
 
 
 @final
 class CudaBackend(Backend):
-    """`device` is what computes; `dtype` float32 or float64; `engine` is for layers that name none."""
+    """`device` is what computes; `dtype` float32 or float64; `engine` is for layers that name none.
+
+    Every engine gets the kernels of this folder, which are engine CAFFE: cuDNN is not used yet, as `describe`
+    tells by what it names.
+    """
 
     name = "cuda"
 
