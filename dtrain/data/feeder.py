@@ -41,7 +41,8 @@ class Batch(NamedTuple):
 class Feeder:
     """Local batches 0, 1, 2, ... of a schedule, each filled before it is asked for if the threads keep up.
 
-    Image sizes are those of the schedule's first record. An error in a thread is raised by the `next` whose
+    Image sizes are those of the schedule's first record; batches of one image that is not cropped have its
+    own size, as Caffe's. An error in a thread is raised by the `next` whose
     batch it spoiled. `close` ends the threads; so do dropping the feeder and the end of the program.
     """
 
@@ -140,6 +141,8 @@ class _Work:
             error: BaseException | None = None
             try:
                 where = slice(start, stop)
+                if self.batch_size == 1 and self.transformer.keeps_size:
+                    self._fit(slot, draw)
                 fill(
                     self.reader,
                     self.transformer,
@@ -157,6 +160,13 @@ class _Work:
                 slot.error = slot.error or error
                 if slot.filled == self.batch_size or self.busy == 0:
                     self.changed.notify_all()
+
+    def _fit(self, slot: _Slot, draw: Draw) -> None:
+        """Give the slot the size of its image, which in a batch of one may be any."""
+        record = first_record(self.reader, self.transformer, int(draw.records[0]), self.bad)
+        shape = (1, *self.transformer.output_shape(record))
+        if slot.data.shape != shape:
+            slot.data = _aligned(shape)
 
     def _next_part(self) -> tuple[_Slot, Draw, int, int] | None:
         with self.changed:

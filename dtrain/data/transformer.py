@@ -67,6 +67,12 @@ class Transformer:
         self._write(pixels, sample, draws, out, record.where)
 
     @property
+    def keeps_size(self) -> bool:
+        """Whether the output is as large as the image, whatever its size."""
+        settings = self.settings
+        return settings.geometry is None and not settings.crop_h and not settings.mean_image.size
+
+    @property
     def takes_each(self) -> bool:
         """Whether images are handled one by one, even raw ones of one shape."""
         return self.settings.geometry is not None or self.settings.jitter is not None

@@ -99,6 +99,8 @@ class RecordLayer(DataSource):
         self.records = batch.indices
         self.waited_s += self._feeder.wait_s
         self._served += 1
+        if batch.data.shape != top[0].shape:  # a batch of one has the size of its image
+            top[0].reshape(batch.data.shape)
         top[0].data.take(batch.data)
         if len(top) > 1:
             top[1].data.take(batch.labels)

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dtrain.data.convert.lmdb_writer import write_lmdb
+from dtrain.data.datum import encode_pixels
 from dtrain.errors import DataError
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.layers.layer import Scope
@@ -14,6 +16,7 @@ from dtrain.layers.record_layer import RecordLayer
 from dtrain.net import Net
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto import text
+from tests.data.sources import images
 from tests.shared import shared_path
 
 NAMES = ("raw", "raw_crop_mean_file", "raw_mean_values", "gray", "encoded_crop", "image_data")
@@ -90,6 +93,27 @@ def test_test_batches_are_dealt_whole_to_the_ranks() -> None:
             np.testing.assert_array_equal(
                 ranks[batch % 2].blob("label").data.plain(), alone.blob("label").data.plain()
             )
+
+
+def test_a_batch_of_one_has_the_size_of_its_image(tmp_path: Path) -> None:
+    pixels = [images(1, (3, 8 + n, 20 - n), seed=n)[0] for n in range(4)]
+    write_lmdb(str(tmp_path / "db"), ((b"%08d" % n, encode_pixels(p, n)) for n, p in enumerate(pixels)))
+    spec = f"""layer {{ name: "data" type: "Data" top: "data" top: "label"
+      data_param {{ source: "{tmp_path}/db" backend: LMDB batch_size: BATCH threads: 2 }} }}
+    layer {{ name: "pool" type: "Pooling" bottom: "data" top: "pool"
+      pooling_param {{ pool: AVE global_pooling: true }} }}"""
+    net = build(spec.replace("BATCH", "1"))
+    for n in (0, 1, 2, 3, 0, 1):
+        net.forward()
+        np.testing.assert_array_equal(net.blob("data").data.plain()[0], pixels[n])
+        assert net.blob("label").data.plain().tolist() == [n]
+        mean = pixels[n].mean(axis=(1, 2), dtype=np.float64)
+        np.testing.assert_allclose(net.blob("pool").data.plain().ravel(), mean, rtol=1e-5)
+    net.layer("data").close()  # type: ignore[attr-defined]
+    two = build(spec.replace("BATCH", "2"))
+    with pytest.raises(DataError, match="all images of a source must give the same shape"):
+        two.forward()
+    two.layer("data").close()  # type: ignore[attr-defined]
 
 
 def test_missing_source_is_named(tmp_path: Path) -> None:
