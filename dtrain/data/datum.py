@@ -19,6 +19,11 @@ def decode_datum(value: bytes, where: str) -> Record:
         raise DataError(
             f"{where}: must be a Datum message, got {len(value)} bytes that are none ({error})"
         ) from error
+    return record_of(datum, where)
+
+
+def record_of(datum: pb.Datum, where: str) -> Record:
+    """The record that a message holds."""
     labels = (float(datum.label),)
     if datum.encoded:
         if not datum.data:
