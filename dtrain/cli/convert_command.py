@@ -29,6 +29,7 @@ Examples:
   dtrain convert imageset -shuffle --resize_height=256 --resize_width=256 train/ train.txt data/train_lmdb
   dtrain convert records train/ data/train_arrow --to arrow --shards 64 --short-side 256 --shuffle
   dtrain convert records data/train_arrow data/train_lmdb
+  dtrain convert annotated VOCdevkit/ trainval.txt labelmap.prototxt data/voc_lmdb   lines of: image xml
   dtrain convert mean data/train_lmdb data/mean.binaryproto
 """
 
@@ -219,6 +220,38 @@ def records(
     finally:
         items.close()
     tell("records", {out: written})
+
+
+@convert.command()
+def annotated(
+    root_folder: Annotated[
+        str,
+        typer.Argument(metavar="ROOT/", help="Put before both paths of a line as it is: end it in a slash."),
+    ],
+    list_file: Annotated[str, typer.Argument(metavar="LISTFILE", help="Lines of: image xml.")],
+    label_map: Annotated[
+        str, typer.Argument(metavar="LABELMAP", help="A prototxt of items, each with a name and a label.")
+    ],
+    out: Annotated[str, typer.Argument(metavar="DB", help="The LMDB to write.")],
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Write the images in a shuffled order.")] = False,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the shuffle.")] = 1,
+    overwrite: Overwrite = False,
+) -> None:
+    """Images with Pascal VOC's XML files of boxes to an LMDB for AnnotatedData, as SSD's convert_annoset."""
+    from dtrain.data.convert.annotated import convert_annotated
+
+    with progress_bar() as progress:
+        written = convert_annotated(
+            root_folder,
+            list_file,
+            label_map,
+            out,
+            shuffle=shuffle,
+            seed=seed,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    tell("annotated", {out: written})
 
 
 @convert.command()
