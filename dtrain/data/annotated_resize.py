@@ -23,7 +23,7 @@ Size: TypeAlias = tuple[int, int]
 """Height and width."""
 
 _INTERPOLATIONS: Final = {"NEAREST": 0, "LINEAR": 1, "CUBIC": 2, "AREA": 3, "LANCZOS4": 4}  # OpenCV's
-_BORDERS: Final = {"CONSTANT": 0, "REPEAT_NEAREST": 1, "MIRRORED": 4}  # OpenCV's; 4 leaves out the edge
+BORDERS: Final = {"CONSTANT": 0, "REPEAT_NEAREST": 1, "MIRRORED": 4}  # OpenCV's; 4 leaves out the edge
 
 
 @final
@@ -44,7 +44,7 @@ class Resize:
     height: int
     width: int
     interpolations: tuple[int, ...] = (_INTERPOLATIONS["LINEAR"],)
-    border: int = _BORDERS["CONSTANT"]
+    border: int = BORDERS["CONSTANT"]
     pad_values: tuple[float, ...] = ()
     """Of a CONSTANT border: one, or one a channel; none is black."""
     box_size: tuple[float, float] | None = None
@@ -77,7 +77,7 @@ class Resize:
             height=param.height,
             width=param.width,
             interpolations=tuple(_INTERPOLATIONS[name] for name in names),
-            border=_BORDERS[pb.ResizeParameter.Pad_mode.Name(param.pad_mode)],
+            border=BORDERS[pb.ResizeParameter.Pad_mode.Name(param.pad_mode)],
             pad_values=tuple(param.pad_value),
             box_size=(param.height_scale, param.width_scale) if param.height_scale else None,
         )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dtrain.data.annotated import AnnotatedRecord
 from dtrain.data.annotated_boxes import UNIT, Objects, Window, mirrored
-from dtrain.data.annotated_resize import Image, Size
+from dtrain.data.annotated_resize import BORDERS, Image, Size
 from dtrain.data.annotated_sampling import DRAWS_OF_TRIAL
 from dtrain.data.annotated_settings import AnnotatedSettings
 from dtrain.data.colour_jitter import DRAWS as JITTER_DRAWS
@@ -31,6 +31,7 @@ Shape: TypeAlias = tuple[int, int, int]
 _MIRROR, _TOP, _LEFT, _WHETHER, _RATIO, _DOWN, _RIGHT, _WHICH, _INTERPOLATION = range(9)
 _JITTER = 9
 _NUM = _JITTER + JITTER_DRAWS
+_MAX_CHANNELS = 4  # of a border by OpenCV
 _SAMPLERS = 1 << 32  # where the numbers of the first sampler begin; those of the next one as far behind them
 
 
@@ -119,6 +120,8 @@ class AnnotatedTransformer:
             pixels = record.pixels
         if pixels.dtype != np.uint8:
             raise DataError(f"{record.where}: image must have 8 bits a channel, got {pixels.dtype}")
+        if len(pixels) > _MAX_CHANNELS:
+            raise DataError(f"{record.where}: image must have at most 4 channels, got {len(pixels)}")
         image: Image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
         num = len(self.settings.image.mean_values)
         if num not in (0, 1, image.shape[2]):
@@ -178,11 +181,13 @@ class AnnotatedTransformer:
                 seen = self.settings.jitter(np.ascontiguousarray(seen), draws.tolist())
         if seen.shape[:2] == (height, width):
             return np.ascontiguousarray(seen)
-        part = np.empty((height, width, image.shape[2]), np.uint8)
-        part[...] = np.clip(np.rint(self.settings.image.mean_values or (0.0,)), 0, 255).astype(np.uint8)
-        if seen.size:
-            part[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left] = seen
-        return part
+        means = np.broadcast_to(self.settings.image.mean_values or (0.0,), (image.shape[2],))
+        if not seen.size:
+            colour = np.clip(np.rint(means), 0, 255).astype(np.uint8)
+            return np.broadcast_to(colour, (height, width, image.shape[2])).copy()
+        margins = rows[0] - top, top + height - rows[1], columns[0] - left, left + width - columns[1]
+        part: Image = opencv().copyMakeBorder(seen, *margins, BORDERS["CONSTANT"], value=means.tolist())
+        return part if part.ndim == 3 else part[:, :, None]
 
     def _last(self, image: Image, before: Size, objects: Objects, draws: Uniform, where: str) -> Cut:
         """The crop and the mirroring. before: the image's size before it was resized."""

@@ -226,6 +226,29 @@ def test_images_that_do_not_fit_are_named(spec: str, told: str) -> None:
     assert told in str(caught.value)
 
 
+def test_a_sample_may_show_nothing_but_the_border() -> None:
+    made = transformer(
+        "mean_value: 9 expand_param { prob: 1 max_expand_ratio: 8 } resize_param { height: 4 width: 5 }",
+        "sampler { min_scale: 0.05 max_scale: 0.05 } max_sample: 1",
+    )
+    empty = 0
+    for sample in range(20):
+        out, rows = result(made, painted((0.0, 0.0, 1.0, 1.0)), sample)
+        assert out.shape == (3, 4, 5)
+        assert bool(len(rows)) == bool(out.any())
+        empty += not out.any()
+    assert empty > 5
+
+
+def test_grey_images_pass_as_coloured_ones_do() -> None:
+    made = transformer(SSD, *SAMPLERS)
+    for sample in range(10):
+        grey, grey_rows = result(made, painted((0.25, 0.2, 0.75, 0.8), channels=1), sample)
+        colour, rows = result(made, painted((0.25, 0.2, 0.75, 0.8)), sample)
+        np.testing.assert_array_equal(grey[0], colour[2])
+        np.testing.assert_array_equal(grey_rows, rows)
+
+
 def test_a_message_that_is_no_annotated_datum_is_told() -> None:
     plain = pb.Datum(channels=1, height=1, width=1, data=b"\0").SerializeToString()
     with pytest.raises(DataError, match=r"here: must be an AnnotatedDatum with a datum, got none; .*Data"):
