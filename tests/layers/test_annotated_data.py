@@ -339,7 +339,7 @@ layer { name: "loss" type: "MultiBoxLoss" bottom: "loc_flat" bottom: "conf_flat"
 
 
 def shapes_database(path: Path, *, of_another_image: bool = False) -> str:
-    """Grey images with a bright (class 1) or a dark (class 2) rectangle; its box, or that of the last image."""
+    """Grey images with a bright (class 1) or dark (class 2) rectangle; its box, or that of the last image."""
     rng = np.random.default_rng(4)
     messages = []
     last: Object = (1, (0.3, 0.3, 0.7, 0.7))
