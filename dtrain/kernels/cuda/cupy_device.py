@@ -10,6 +10,7 @@ the place of `gemm` alone.
 from __future__ import annotations
 
 import importlib
+import zlib
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -113,7 +114,10 @@ class CupyDevice(Device):
     def function(self, file: str, name: str, defines: tuple[str, ...]) -> Function:
         module = self._modules.get((file, defines))
         if module is None:
-            options = ("-std=c++17", f"-I{SOURCES}", *(f"-D{define}" for define in defines))
+            # CuPy's cache of compiled code knows a file's text and the options, but not what it includes.
+            headers = zlib.crc32(b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.cuh"))))
+            told = (*defines, f"HEADERS={headers}")
+            options = ("-std=c++17", f"-I{SOURCES}", *(f"-D{define}" for define in told))
             code = (SOURCES / file).read_text(encoding="utf-8")
             module = self._modules[file, defines] = self._cupy.RawModule(code=code, options=options)
         return CupyFunction(module.get_function(name))

@@ -74,7 +74,10 @@ def compiled(source: Path, defines: tuple[str, ...]) -> ctypes.CDLL:
             text, made = Path(folder, f"{source.stem}.cpp"), Path(folder, "made.so")
             text.write_text(unit)
             command = ["g++", *options, str(text), "-o", str(made)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+            except FileNotFoundError:
+                raise KernelError("g++ must be installed to run CUDA kernels on the CPU, got none") from None
             if done.returncode:
                 raise KernelError(f"g++ refuses {source.name}:\n{done.stderr[:6000]}")
             made.rename(library)

@@ -1,8 +1,9 @@
 // CUDA C++ on a CPU: a block's threads run as fibers, one block after another.
 //
-// A thread runs until it ends or waits at a barrier, then the next one runs, in ascending or descending order of
-// threadIdx. A result that depends on this order differs between the two, as where a barrier is missing. Shared
-// memory is filled with NaN before each block. Threads that wait for each other in vain are reported.
+// A thread runs until it ends or waits at a barrier, then the next one of its warp runs, and a warp runs as far as it
+// goes before the next one does, in ascending or descending order of threadIdx. A result that depends on this order
+// differs between the two, as where a barrier is missing. Shared memory is filled with NaN before each block. Threads
+// that wait for each other in vain are reported.
 // x86-64 only. Not covered: partial shuffle masks, dynamic shared memory, textures, tensor cores, races between
 // blocks.
 #pragma once
@@ -162,6 +163,23 @@ static bool is_stuck(const Fiber& fiber) {
     return warps[fiber.thread / 32].generation == fiber.generation;
 }
 
+static Fiber& in_order(unsigned i, unsigned used) { return fibers[descending ? used - 1 - i : i]; }
+
+// One warp as far as it goes: it may be ahead of the others by all that lies between two barriers of the block.
+static bool run_warp(unsigned first, unsigned last, unsigned used) {
+    bool moved = false, again = true;
+    while (again) {
+        again = false;
+        for (unsigned i = first; i < last; i++) {
+            Fiber& fiber = in_order(i, used);
+            if (fiber.state == FREE || is_stuck(fiber)) continue;
+            again = moved = true;
+            resume(fiber);
+        }
+    }
+    return moved;
+}
+
 static bool run_block() {
     memset(__start_cuda_shared, 0xff, __stop_cuda_shared - __start_cuda_shared);
     alive = num_threads;
@@ -177,11 +195,10 @@ static bool run_block() {
     }
     while (alive) {
         bool moved = false;
-        for (unsigned i = 0; i < used; i++) {
-            Fiber& fiber = fibers[descending ? used - 1 - i : i];
-            if (fiber.state == FREE || is_stuck(fiber)) continue;
-            moved = true;
-            resume(fiber);
+        for (unsigned first = 0, last; first < used; first = last) {
+            for (last = first; last < used && in_order(last, used).thread / 32 == in_order(first, used).thread / 32;)
+                last++;
+            moved |= run_warp(first, last, used);
         }
         if (!moved) {
             snprintf(

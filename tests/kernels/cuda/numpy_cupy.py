@@ -75,7 +75,8 @@ class RawModule:
         (self.file,) = (file for file in files() if (SOURCES / file).read_text() == code)
         assert "-std=c++17" in options
         assert f"-I{SOURCES}" in options
-        self.defines = tuple(option[2:] for option in options if re.match("-D", option))
+        assert any(option.startswith("-DHEADERS=") for option in options)
+        self.defines = tuple(option[2:] for option in options if re.match("-D(?!HEADERS)", option))
 
     def get_function(self, name: str) -> Any:
         kernel = CpuFunction(library(self.file, self.defines), self.file, name, descending=False)

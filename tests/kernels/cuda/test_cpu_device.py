@@ -26,6 +26,17 @@ extern "C" __global__ void block_sum(const float* x, float* y, int barriers) {
     }
     if (threadIdx.x == 0) y[blockIdx.x] = room[0];
 }
+extern "C" __global__ void twice(const float* x, float* y, int barriers) {
+    __shared__ float room[2];
+    float sum = 0;
+    for (int round = 0; round < 2; round++) {
+        if (barriers) __syncthreads();
+        if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = x[round * 2 + threadIdx.x / 32];
+        __syncthreads();
+        sum += room[0] + room[1];
+    }
+    y[threadIdx.x] = sum;
+}
 extern "C" __global__ void unset(float* y, int n) {
     __shared__ float room[64];
     if (threadIdx.x == 0) y[blockIdx.x] = room[n];
@@ -76,6 +87,17 @@ def test_a_missing_barrier_shows_in_one_of_the_orders(library: ctypes.CDLL) -> N
         kernel(library, "block_sum", descending=descending)((3,), (64,), (x, y, np.int32(0)), 0)
         right.append(np.array_equal(y, x.reshape(3, 64).sum(axis=1)))
     assert not all(right)
+
+
+def test_a_warp_that_overtakes_the_readers_of_shared_memory_shows(library: ctypes.CDLL) -> None:
+    x = buffer(np.array([1, 2, 3, 4], np.float32))
+    for barriers in (1, 0):
+        right = []
+        for descending in (False, True):
+            y = buffer(np.zeros(64, np.float32))
+            kernel(library, "twice", descending=descending)((1,), (64,), (x, y, np.int32(barriers)), 0)
+            right.append(bool((y == 10).all()))
+        assert all(right) == bool(barriers)
 
 
 def test_shared_memory_begins_as_nan_in_every_block(library: ctypes.CDLL) -> None:
