@@ -50,6 +50,7 @@ class Stopwatch:
         num = len(net.steps)
         self.forward, self.backward = np.zeros(num), np.zeros(num)
         self._begin = 0.0
+        self._backend = net.scope.backend
         net.before_forward.append(self._start)
         net.after_forward.insert(0, self._stop_forward)
         net.before_backward.append(self._start)
@@ -59,9 +60,11 @@ class Stopwatch:
         self._begin = time.perf_counter()
 
     def _stop_forward(self, index: int) -> None:
+        self._backend.synchronize()
         self.forward[index] = time.perf_counter() - self._begin
 
     def _stop_backward(self, index: int) -> None:
+        self._backend.synchronize()
         self.backward[index] = time.perf_counter() - self._begin
 
 
@@ -91,6 +94,7 @@ def measure(
         for part in (reduce, update):
             if part is not None:
                 part()
+                net.scope.backend.synchronize()
                 moments.append(time.perf_counter())
         if i >= 0:
             layers[:, i] = watch.forward, watch.backward

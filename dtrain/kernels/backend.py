@@ -40,6 +40,10 @@ class Backend(ABC):
         """The operators as a layer with this `engine` (a prototxt's value, or DEFAULT) sees them."""
 
     @abstractmethod
+    def synchronize(self) -> None:
+        """Return when all that operators have queued is done, for those who look at a clock."""
+
+    @abstractmethod
     def describe(self) -> str:
         """One line for the start of a run: device, libraries, threads."""
 

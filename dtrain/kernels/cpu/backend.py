@@ -77,6 +77,9 @@ class CpuBackend(Backend):
     def operators(self, engine: str) -> CpuOperators:
         return CpuOperators(self, engine if engine != "DEFAULT" else self.default_engine)
 
+    def synchronize(self) -> None:
+        """Operators queue nothing."""
+
     def describe(self) -> str:
         count = self.num_threads or threads.in_use()
         library = (

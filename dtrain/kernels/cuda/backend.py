@@ -60,6 +60,9 @@ class CudaBackend(Backend):
     def operators(self, engine: str) -> CudaOperators:
         return CudaOperators(self, engine if engine != "DEFAULT" else self.default_engine)
 
+    def synchronize(self) -> None:
+        self.device.synchronize()
+
     def describe(self) -> str:
         return self.device.describe()
 
