@@ -23,6 +23,18 @@ FROZEN = {
     "convert mean": {"--overwrite", "--backend"},
     "convert imageset": {"--gray", "--shuffle", "--backend", "--resize-width", "--resize-height"}
     | {"--check-size", "--encoded", "--encode-type", "--seed", "--overwrite"},
+    "convert annotated": {"--overwrite", "--seed", "--shuffle"},
+    "convert records": {"--to", "--shards", "--classes", "--list", "--backend", "--raw", "--gray", "--quality"}
+    | {"--resize-height", "--resize-width", "--short-side", "--shuffle", "--seed", "--threads", "--overwrite"},
+    "data info": {"--backend"},
+    "data check": {"--backend", "--threads"},
+    "summary": {"--input", "--json", "--level", "--phase", "--stage"},
+    "upgrade": set(),
+    "plot": {"--against", "--log-loss", "--out", "--title"},
+    "parse_log": {"--delimiter", "--verbose"},
+    "draw_net": {"--phase", "--rankdir"},
+    "classify": {"--cpu", "--engine", "--gpu", "--threads", "--top"},
+    "extract_features": {"--engine", "--overwrite", "--threads"},
 }
 
 

@@ -278,7 +278,8 @@ def test_the_commands_convert_and_check(tmp_path, capsys):
 
 
 def test_leveldb_is_read_in_the_order_of_its_keys(tmp_path):
-    plyvel = pytest.importorskip("plyvel", reason="plyvel reads LevelDB; it is an extra")
+    import plyvel
+
     pixels = images(12)
     path = str(tmp_path / "level")
     with plyvel.DB(path, create_if_missing=True) as database:
