@@ -1,4 +1,4 @@
-"""Rows for losses, scores, moving values, regions and recurrence: the rest of the operators' table."""
+"""Rows for losses, scores, moving values, regions and recurrence: the last part of the operators' table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from dtrain.kernels.array import SyncedArray
 from tests.kernels.cuda.bench import Bench, Run
-from tests.kernels.cuda.operators import ROWS, row
+from tests.kernels.cuda.pooling_operators import ROWS, row
 
 __all__ = ["ROWS"]
 
