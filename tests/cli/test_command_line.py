@@ -24,8 +24,9 @@ FROZEN = {
     "convert imageset": {"--gray", "--shuffle", "--backend", "--resize-width", "--resize-height"}
     | {"--check-size", "--encoded", "--encode-type", "--seed", "--overwrite"},
     "convert annotated": {"--overwrite", "--seed", "--shuffle"},
-    "convert records": {"--to", "--shards", "--classes", "--list", "--backend", "--raw", "--gray", "--quality"}
-    | {"--resize-height", "--resize-width", "--short-side", "--shuffle", "--seed", "--threads", "--overwrite"},
+    "convert records": {"--to", "--shards", "--classes", "--list", "--backend", "--raw", "--gray"}
+    | {"--resize-height", "--resize-width", "--short-side", "--quality"}
+    | {"--shuffle", "--seed", "--threads", "--overwrite"},
     "data info": {"--backend"},
     "data check": {"--backend", "--threads"},
     "summary": {"--input", "--json", "--level", "--phase", "--stage"},
