@@ -105,6 +105,23 @@ def test_pooling_agrees(
         assert_close(got, expected)
 
 
+@pytest.mark.parametrize("engine", ["CAFFE", "DEFAULT"])
+def test_max_pooling_of_a_window_behind_the_image_takes_nothing(engine: str) -> None:
+    backend = CpuBackend(engine=engine)
+    window = PoolingWindow(method="MAX", kernel=(2, 2), stride=(3, 3), pad=(0, 0))
+    x = np.arange(81, dtype=np.float32).reshape(1, 1, 9, 9)
+    bottom, top, dx = array(backend, x), poisoned(backend, (1, 1, 4, 4)), poisoned(backend, x.shape)
+    op = backend.operators("DEFAULT").Pooling(window, True, bottom, top, None)
+    op.forward(bottom, top, None, 0)
+    y = top.plain()
+    np.testing.assert_array_equal(y[0, 0, :3, :3], x[0, 0, 1::3, 1::3])
+    assert (y[0, 0, 3] == np.finfo(np.float32).min).all()
+    assert (y[0, 0, :, 3] == np.finfo(np.float32).min).all()
+    op.backward(array(backend, np.ones((1, 1, 4, 4), np.float32)), dx)
+    assert dx.plain().sum() == 9
+    assert (dx.plain()[0, 0, 1::3, 1::3] == 1).all()
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.25])
 @pytest.mark.parametrize("in_place", [False, True])
 def test_relu_agrees(slope: float, in_place: bool, layout: int, rng: np.random.Generator) -> None:

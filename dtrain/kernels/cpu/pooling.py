@@ -15,8 +15,9 @@ from dtrain.kernels.window import PoolingWindow
 class Pooling:
     """bottom (N, C, H, W) -> top (N, C, H', W'), argmax likewise or None.
 
-    AVE divides by the window clipped to the padded image. STOCHASTIC in training draws an element with
-    probability proportional to its value, in testing takes the value-weighted mean.
+    MAX of a window wholly behind the image is the type's lowest number, its argmax -1. AVE divides by the
+    window clipped to the padded image. STOCHASTIC in training draws an element with probability
+    proportional to its value, in testing takes the value-weighted mean.
     Source: Caffe's PoolingLayer.
     """
 
@@ -73,6 +74,15 @@ class Pooling:
         row, column = np.maximum(rows + position // kw, 0), np.maximum(cols + position % kw, 0)
         return row * self._image[1] + column
 
+    def _beyond_image(self) -> Any:
+        """(H', W'): windows that start behind the image, as a stride above the kernel's extent makes them."""
+        out = self.window.pooled(self._image)
+        rows, cols = (
+            np.arange(o) * s - p >= e
+            for o, s, p, e in zip(out, self.window.stride, self.window.pad, self._image, strict=True)
+        )
+        return rows[:, None] | cols[None, :]
+
     def forward(
         self,
         bottom: SyncedArray,
@@ -94,9 +104,13 @@ class Pooling:
         windows = self._windows(x, -np.inf)
         position = windows.reshape(*windows.shape[:4], -1).argmax(axis=4)
         self.index = self._plane_index(position)
+        empty = self._beyond_image()
+        self.index[:, :, empty] = 0
         y[...] = np.take_along_axis(
             x.reshape(*x.shape[:2], -1), self.index.reshape(*x.shape[:2], -1), axis=2
         ).reshape(y.shape)
+        y[:, :, empty] = np.finfo(y.dtype).min
+        self.index[:, :, empty] = -1
         if argmax is not None:
             argmax.plain_overwrite()[...] = self.index
 
@@ -117,7 +131,8 @@ class Pooling:
         if self.window.method != "AVE":
             planes = np.arange(dx.shape[0] * dx.shape[1]) * (self._image[0] * self._image[1])
             where = self.index.reshape(len(planes), -1) + planes[:, None]
-            dx[...] = np.bincount(where.ravel(), dy.ravel(), dx.size).reshape(dx.shape)
+            taken = self.index.reshape(len(planes), -1) >= 0
+            dx[...] = np.bincount(where[taken], dy.reshape(where.shape)[taken], dx.size).reshape(dx.shape)
             return
         share = dy / self._divisor.astype(dy.dtype)
         (sh, sw), (ph, pw) = self.window.stride, self.window.pad

@@ -34,6 +34,8 @@ class Pooling:
             raise dnnl.Unsupported(f"pooling {window.method} of {bottom.shape}")
         x, y = cpu(bottom), cpu(top)
         over = window.overhang(x.shape[2:])
+        if any(o >= k for o, k in zip(over, window.kernel, strict=True)):
+            raise dnnl.Unsupported("pooling with a window wholly behind the image")
         if window.method == "MAX":
             self._algorithm = dnnl.POOLING_MAX
         elif not any(window.pad):
