@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dtrain.errors import DataError
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cpu import concat, convolution, dropout, lrn, pooling, relu, sum
+from dtrain.kernels.cpu import concat, convolution, dropout, lrn, pooling, relu, softmax_loss, sum
 from dtrain.kernels.cpu.array import CpuArray
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cpu.jit import dropout as jit_dropout
+from dtrain.kernels.cpu.jit import softmax_loss as jit_softmax_loss
 from dtrain.kernels.cpu.onednn import concat as onednn_concat
 from dtrain.kernels.cpu.onednn import convolution as onednn_convolution
 from dtrain.kernels.cpu.onednn import library as dnnl
@@ -198,3 +200,46 @@ def test_dropout_draws_the_same_mask(
         results.append(top)
     assert_close(results[1], results[0])
     assert (results[1].plain() == 0).any()
+
+
+SOFTMAX_LOSSES = (softmax_loss.SoftmaxLoss, jit_softmax_loss.SoftmaxLoss)
+
+
+@pytest.mark.parametrize("ignore_label", [None, 3])
+def test_softmax_loss_agrees(ignore_label: int | None, rng: np.random.Generator) -> None:
+    backend = CpuBackend()
+    x = (10 * rng.standard_normal((9, 7))).astype(np.float32)
+    x[0] = [200, 0, 0, 0, 0, 0, 0]  # so sure of class 0 that any other has probability 0
+    labels = np.array([1, 3, 3, 0, 6, 5, 2, 1, 4], np.float32)
+    results = []
+    for cls in SOFTMAX_LOSSES:
+        op = cls(backend, 1, ignore_label, None, 0.0, x.shape)
+        prob, dx = poisoned(backend, x.shape), poisoned(backend, x.shape)
+        total = op.forward(array(backend, x), array(backend, labels), prob)
+        op.backward(prob, array(backend, labels), dx, 0.3)
+        results.append((total, prob, dx))
+    (expected, *theirs), (got, *ours) = results
+    assert got[1] == expected[1]
+    assert got[0] == pytest.approx(expected[0], rel=1e-5)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert_close(mine, other)
+
+
+@pytest.mark.parametrize("wrong", [7.0, -1.0, np.nan])
+@pytest.mark.parametrize("cls", SOFTMAX_LOSSES)
+def test_softmax_loss_names_the_sample_of_a_wrong_label(cls: type, wrong: float) -> None:
+    backend = CpuBackend()
+    labels = array(backend, np.array([0, 1, wrong], np.float32))
+    op = cls(backend, 1, None, None, 0.0, (3, 7))
+    with pytest.raises(DataError, match="label of sample 2 of the batch"):
+        op.forward(backend.array((3, 7)), labels, backend.array((3, 7)))
+
+
+@pytest.mark.parametrize("cls", SOFTMAX_LOSSES)
+def test_softmax_loss_of_scores_that_are_no_numbers_is_none(cls: type) -> None:
+    backend = CpuBackend()
+    scores = array(backend, np.full((2, 3), np.nan, np.float32))
+    op = cls(backend, 1, None, None, 0.0, (2, 3))
+    total, counted = op.forward(scores, backend.array((2,)), backend.array((2, 3)))
+    assert np.isnan(total)
+    assert counted == 2
