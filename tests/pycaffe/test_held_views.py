@@ -9,8 +9,9 @@ import pytest
 
 from dtrain import pycaffe as caffe
 from dtrain.kernels.array import Plain
-from dtrain.kernels.cpu.array import CpuArray, CpuStorage
+from dtrain.kernels.cpu.array import CpuArray
 from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.kernels.cpu.storage import CpuStorage
 from tests.pycaffe.nets import IMAGES, TRAINED, write_net, write_solver
 
 X = np.random.default_rng(0).standard_normal((2, 3, 12, 12)).astype(np.float32)

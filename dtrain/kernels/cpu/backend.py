@@ -17,8 +17,9 @@ from dtrain.errors import BackendError, unknown_name
 from dtrain.kernels.array import Plain, Shape
 from dtrain.kernels.backend import Backend, Operators
 from dtrain.kernels.cpu import threads
-from dtrain.kernels.cpu.array import CpuArray, aligned_zeros
+from dtrain.kernels.cpu.array import CpuArray
 from dtrain.kernels.cpu.onednn import library as dnnl
+from dtrain.kernels.cpu.storage import aligned_zeros
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from typing import final
 import numpy as np
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cpu.array import CpuStorage
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cpu.batch_norm import gather
 from dtrain.kernels.cpu.onednn import library as dnnl
 from dtrain.kernels.cpu.onednn.library import Arg, Query
 from dtrain.kernels.cpu.onednn.steps import Owned, Steps, Variants, adds, cpu, engine_of
+from dtrain.kernels.cpu.storage import CpuStorage
 
 GIVEN_STATISTICS, WITH_SCALE, WITH_BIAS, WITH_RELU = 1, 2, 4, 8  # oneDNN's normalisation flags
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cpu.array import CpuStorage
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cpu.onednn import library as dnnl
 from dtrain.kernels.cpu.onednn.library import Arg, Query
 from dtrain.kernels.cpu.onednn.steps import Steps, cpu, engine_of
+from dtrain.kernels.cpu.storage import CpuStorage
 
 
 @final

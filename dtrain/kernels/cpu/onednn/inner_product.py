@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cpu.array import CpuStorage
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cpu.onednn import library as dnnl
 from dtrain.kernels.cpu.onednn.library import Arg, Query
 from dtrain.kernels.cpu.onednn.steps import Steps, Variants, adds, cpu, engine_of
+from dtrain.kernels.cpu.storage import CpuStorage
 
 
 @final

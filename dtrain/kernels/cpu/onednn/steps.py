@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import ClassVar, final
 
 from dtrain.kernels.array import Shape, SyncedArray
-from dtrain.kernels.cpu.array import CpuStorage, aligned_zeros
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cpu.onednn import library as dnnl
+from dtrain.kernels.cpu.storage import CpuStorage, aligned_zeros
 
 
 def engine_of(backend: CpuBackend) -> dnnl.Engine:
