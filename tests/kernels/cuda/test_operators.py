@@ -23,6 +23,7 @@ NOT_OPERATORS = (
     "labels",
     "recurrence",
     "regions",
+    "storage",
     "threads",
 )
 ON_THE_HOST = (
