@@ -84,7 +84,8 @@ def test_lmdb_holds_datums_as_caffe_writes_them(here: Path) -> None:
 
 
 def test_hdf5_holds_a_dataset_by_the_name_of_the_blob(here: Path) -> None:
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     assert extract(here, "features,ip", "f.h5,ip.h5", "hdf5") == 0
     features, ip = wanted()
     with h5py.File(here / "f.h5") as first, h5py.File(here / "ip.h5") as second:

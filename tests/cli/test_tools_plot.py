@@ -66,7 +66,6 @@ def logs(tmp_path: Path) -> list[str]:
 
 
 def test_one_log_becomes_an_svg_with_its_words(logs: list[str], tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     out = tmp_path / "out.svg"
     assert run(["plot", logs[0], "-o", str(out), "--title", "A run"]) == 0
     drawn = out.read_text()
@@ -75,7 +74,6 @@ def test_one_log_becomes_an_svg_with_its_words(logs: list[str], tmp_path: Path) 
 
 
 def test_many_logs_become_one_png(logs: list[str], tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     out = tmp_path / "out.png"
     assert run(["plot", *logs, "-x", "seconds", "-o", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
