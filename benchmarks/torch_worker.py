@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from benchmarks.worker import serve
 
-LRN = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}
+LRN_SIZE = 5
 
 
 def lenet() -> nn.Module:
@@ -49,7 +50,10 @@ def caffenet() -> nn.Module:
         return [layer, nn.ReLU(inplace=True)]
 
     def shrink() -> list[nn.Module]:
-        return [nn.MaxPool2d(3, 2, ceil_mode=True), nn.LocalResponseNorm(**LRN)]
+        return [
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.LocalResponseNorm(LRN_SIZE, alpha=1e-4, beta=0.75, k=1.0),
+        ]
 
     return nn.Sequential(
         *block(3, 96, 11, stride=4),
@@ -112,7 +116,104 @@ def resnet50() -> nn.Module:
     return nn.Sequential(*layers, nn.AvgPool2d(7), nn.Flatten(), nn.Linear(2048, 1000))
 
 
-NETS = {"lenet": lenet, "cifar10_quick": cifar10_quick, "caffenet": caffenet, "resnet50": resnet50}
+def convolved(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """A convolution that keeps the extent (divided by the stride), and its ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.ReLU(inplace=True)
+    )
+
+
+class Inception(nn.Module):
+    """1x1, 3x3, 5x5 and pooling beside each other; `widths` in the order of GoogLeNet's table."""
+
+    def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        one, reduce3, three, reduce5, five, pooled = widths
+        self.branches = nn.ModuleList(
+            [
+                convolved(inputs, one, 1),
+                nn.Sequential(convolved(inputs, reduce3, 1), convolved(reduce3, three, 3)),
+                nn.Sequential(convolved(inputs, reduce5, 1), convolved(reduce5, five, 5)),
+                nn.Sequential(nn.MaxPool2d(3, 1, padding=1), convolved(inputs, pooled, 1)),
+            ]
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+class GoogLeNet(nn.Module):
+    """Three classifiers' outputs, the last one's first: what training takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def auxiliary(inputs: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.AvgPool2d(5, 3),
+                convolved(inputs, 128, 1),
+                nn.Flatten(),
+                nn.Linear(2048, 1024),
+                nn.ReLU(inplace=True),
+                nn.Dropout(0.7),
+                nn.Linear(1024, 1000),
+            )
+
+        self.until_4a = nn.Sequential(
+            convolved(3, 64, 7, 2),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.LocalResponseNorm(LRN_SIZE, alpha=1e-4, beta=0.75, k=1.0),
+            convolved(64, 64, 1),
+            convolved(64, 192, 3),
+            nn.LocalResponseNorm(LRN_SIZE, alpha=1e-4, beta=0.75, k=1.0),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            Inception(192, (64, 96, 128, 16, 32, 32)),
+            Inception(256, (128, 128, 192, 32, 96, 64)),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            Inception(480, (192, 96, 208, 16, 48, 64)),
+        )
+        self.first = auxiliary(512)
+        self.until_4d = nn.Sequential(
+            Inception(512, (160, 112, 224, 24, 64, 64)),
+            Inception(512, (128, 128, 256, 24, 64, 64)),
+            Inception(512, (112, 144, 288, 32, 64, 64)),
+        )
+        self.second = auxiliary(528)
+        self.until_the_end = nn.Sequential(
+            Inception(528, (256, 160, 320, 32, 128, 128)),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            Inception(832, (256, 160, 320, 32, 128, 128)),
+            Inception(832, (384, 192, 384, 48, 128, 128)),
+            nn.AvgPool2d(7),
+            nn.Dropout(0.4),
+            nn.Flatten(),
+            nn.Linear(1024, 1000),
+        )
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = self.until_4a(x)
+        first = self.first(x)
+        x = self.until_4d(x)
+        second = self.second(x)
+        return self.until_the_end(x), first, second
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "lenet": lenet,
+    "cifar10_quick": cifar10_quick,
+    "caffenet": caffenet,
+    "googlenet": GoogLeNet,
+    "resnet50": resnet50,
+}
+AUXILIARY_WEIGHT = 0.3  # of GoogLeNet's two other losses
+
+
+def training_loss(outputs: torch.Tensor | tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
+    """The softmax loss; of several classifiers, the first one's and a share of each other."""
+    if isinstance(outputs, torch.Tensor):
+        return nn.functional.cross_entropy(outputs, labels)
+    last, *others = (nn.functional.cross_entropy(output, labels) for output in outputs)
+    return last + AUXILIARY_WEIGHT * torch.stack(others).sum()
 
 
 def main() -> None:
@@ -132,11 +233,10 @@ def main() -> None:
         net = net.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
     solver = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
-    loss_of = nn.CrossEntropyLoss()
 
     def step() -> float:
         solver.zero_grad(set_to_none=True)
-        loss = loss_of(net(images), labels)
+        loss = training_loss(net(images), labels)
         loss.backward()
         solver.step()
         return loss.item()
