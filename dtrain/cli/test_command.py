@@ -26,8 +26,8 @@ from dtrain.cli.job import Job, Telling, agreed, open_job
 from dtrain.cli.scoring import Result, score
 from dtrain.errors import ConfigError, SnapshotError, WeightsError
 from dtrain.kernels.backend import Backend
+from dtrain.layers.data_source import DataSource
 from dtrain.layers.layer import Scope
-from dtrain.layers.record_layer import RecordLayer
 from dtrain.metrics.log import number
 from dtrain.metrics.progress import Show
 from dtrain.metrics.reporter import Output
@@ -172,15 +172,15 @@ def load_all(net: Net, files: Sequence[str]) -> None:
 def tell_share(net: Net, batches: int) -> None:
     """One line for each source: how much of it is scored."""
     for layer in net.layers:
-        if isinstance(layer, RecordLayer):
+        if isinstance(layer, DataSource) and layer.source_name:
             logger.info(
-                "%s: %d batches of %d = %d images, of %d in %s",
+                "%s: %d batches of %d = %d images, %s %s",
                 layer.name,
                 batches,
                 layer.batch_size,
                 batches * layer.batch_size,
-                len(layer.reader),
-                layer.reader.name,
+                f"of {layer.num_records} in" if layer.num_records else "drawn at random from",
+                layer.source_name,
             )
 
 

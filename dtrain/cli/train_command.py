@@ -18,7 +18,7 @@ from dtrain.comm.communicator import Communicator
 from dtrain.comm.launcher import describe
 from dtrain.errors import ConfigError, unknown_name
 from dtrain.kernels.backend import Backend
-from dtrain.layers.record_layer import RecordLayer
+from dtrain.layers.data_source import DataSource
 from dtrain.metrics.progress import Show
 from dtrain.net import Net
 from dtrain.plan import MEMORY_FORMATS, Plan
@@ -190,23 +190,28 @@ def tell_scale(settings: Settings, net: Net, comm: Communicator) -> None:
     """One line for each source: what a batch means, and how many epochs the run is."""
     iter_size, max_iter = settings.param.iter_size, settings.param.max_iter
     for layer in net.layers:
-        if isinstance(layer, RecordLayer):
+        if isinstance(layer, DataSource) and layer.source_name:
             whole = layer.batch_size * iter_size * comm.size
-            records = len(layer.reader)
             logger.info(
-                "%s: batch %d x iter_size %d x %d ranks = %d images an iteration; %d images in %s = %.1f "
-                "iterations an epoch; max_iter %d = %.1f epochs",
+                "%s: batch %d x iter_size %d x %d ranks = %d images an iteration; %s",
                 layer.name,
                 layer.batch_size,
                 iter_size,
                 comm.size,
                 whole,
-                records,
-                layer.reader.name,
-                records / whole,
-                max_iter,
-                max_iter * whole / records,
+                epochs_of(layer, whole, max_iter),
             )
+
+
+def epochs_of(layer: DataSource, whole: int, max_iter: int) -> str:
+    """How much of its source a layer serves in the run, at so many images an iteration."""
+    records = layer.num_records
+    if not records:
+        return f"drawn at random from {layer.source_name}; max_iter {max_iter} = {max_iter * whole} images"
+    return (
+        f"{records} images in {layer.source_name} = {records / whole:.1f} iterations an epoch; "
+        f"max_iter {max_iter} = {max_iter * whole / records:.1f} epochs"
+    )
 
 
 def resume_path(snapshot: str, settings: Settings, comm: Communicator) -> Path | None:

@@ -62,9 +62,10 @@ class AnnotatedData(DataSource):
         )
         self.bad_records = BadRecords(self.scope.bad_records)
         self.scope.sample_names.append(self.name_of)
+        self.num_records, self.source_name = len(self.source.reader), self.source.reader.name
         self.stream = SampleStream(
             self.scope,
-            len(self.source.reader),
+            self.num_records,
             self.batch_size,
             shuffle=param.shuffle,
             shuffle_block=param.shuffle_block,
@@ -178,6 +179,5 @@ class AnnotatedData(DataSource):
         self.transformer = self._transformer()  # a resumed run has the seed of the run that it goes on with
 
     def close(self) -> None:
-        """End the threads and give back the source."""
         self.seek(self.position())
         self.source.reader.close()

@@ -18,6 +18,10 @@ class DataSource(Layer):
 
     batch_size: int
     """Samples that one forward pass serves on this rank."""
+    num_records: int
+    """Samples of one epoch; 0 where there are no epochs."""
+    source_name: str
+    """What is read, as log lines name it; empty where a script hands samples over."""
     waited_s: float
     """Seconds that forward has waited for samples, in all."""
 
@@ -28,3 +32,7 @@ class DataSource(Layer):
     @abstractmethod
     def seek(self, samples: int) -> None:
         """Go on as if the job had consumed so many; reads `scope.seed` anew."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the threads and give back files and memory; calling it again does nothing."""

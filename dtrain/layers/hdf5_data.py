@@ -43,10 +43,11 @@ class HDF5Data(DataSource):
                 ("hdf5_data_param", "source"), "a list of files with at least one row", param.source
             )
         self.batch_size = param.batch_size
+        self.num_records, self.source_name = len(self.rows), param.source
         self.stream = SampleStream(self.scope, len(self.rows), self.batch_size)
         # One batch is read while the step before it runs.
         self._stream_ahead = SampleStream(self.scope, len(self.rows), self.batch_size)
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix=self.name)
+        self._reader: ThreadPoolExecutor | None = None
         self._ahead: Future[None] | None = None
         self._buffers: list[Plain] = []
 
@@ -60,6 +61,8 @@ class HDF5Data(DataSource):
         begun = time.perf_counter()
         targets = [blob.data.plain_overwrite() for blob in top]
         self._buffers = self._buffers or [np.empty_like(target) for target in targets]
+        if self._reader is None:
+            self._reader = ThreadPoolExecutor(1, thread_name_prefix=self.name)
         ahead = self._ahead or self._reader.submit(self._read, self._stream_ahead.next())
         self._ahead = None
         ahead.result()
@@ -92,6 +95,8 @@ class HDF5Data(DataSource):
         self._settle()
 
     def close(self) -> None:
-        """Give back the open file."""
         self._settle()
+        if self._reader is not None:
+            self._reader.shutdown()
+            self._reader = None
         self.rows.close()

@@ -35,6 +35,7 @@ class MemoryData(DataSource):
             if getattr(param, name) < 1:
                 raise self.bad_param(("memory_data_param", name), "at least 1", getattr(param, name))
         self.batch_size = param.batch_size
+        self.num_records, self.source_name = 0, ""
         self.shape = (param.channels, param.height, param.width)
         if self.batch_size * math.prod(self.shape) > MAX_COUNT:
             raise self.error(
@@ -88,3 +89,6 @@ class MemoryData(DataSource):
 
     def seek(self, samples: int) -> None:
         self.served = samples // self.scope.size // self.batch_size * self.batch_size
+
+    def close(self) -> None:
+        """The arrays are the script's."""

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from dtrain.data.bad_records import BadRecords
-from dtrain.data.feeder import Feeder, Schedule, first_record
+from dtrain.data.feeder import Feeder, first_record
 from dtrain.data.reader import Reader
-from dtrain.data.sampler import Numbers, TestSchedule, TrainSchedule, skip_of
+from dtrain.data.sampler import Numbers
 from dtrain.data.transform_settings import TransformSettings
 from dtrain.data.transformer import Transformer
 from dtrain.errors import DataError
 from dtrain.layers.data_source import DataSource
 from dtrain.layers.layer import Blobs, Count
+from dtrain.layers.sample_stream import SampleStream
 
 
 class RecordLayer(DataSource):
@@ -41,8 +42,6 @@ class RecordLayer(DataSource):
         self.waited_s = 0.0
         self.records: Numbers = np.empty(0, np.int64)
         """Numbers in the reader of the records of the last batch."""
-        self._served = 0  # local batches since the last seek
-        self._consumed = 0  # where the last seek went
         self._feeder: Feeder | None = None
         try:
             self.reader = self.open()
@@ -54,6 +53,15 @@ class RecordLayer(DataSource):
             )
         if self.batch_size < 1:
             raise self.error(f"batch_size must be at least 1, got {self.batch_size}")
+        self.num_records, self.source_name = len(self.reader), self.reader.name
+        self.stream = SampleStream(
+            self.scope,
+            self.num_records,
+            self.batch_size,
+            shuffle=self.shuffle,
+            shuffle_block=self.shuffle_block,
+            rand_skip=self.rand_skip,
+        )
         self.transformer = self._transformer()
         self.bad_records = BadRecords(self.scope.bad_records)
         self.scope.sample_names.append(self.name_of)
@@ -88,7 +96,7 @@ class RecordLayer(DataSource):
             self._feeder = Feeder(
                 self.reader,
                 self.transformer,
-                self._schedule(),
+                self.stream.schedule(),
                 batch_size=self.batch_size,
                 prefetch=self.prefetch,
                 threads=self.num_threads,
@@ -98,7 +106,7 @@ class RecordLayer(DataSource):
         batch = self._feeder.next()
         self.records = batch.indices
         self.waited_s += self._feeder.wait_s
-        self._served += 1
+        self.stream.served += 1
         if batch.data.shape != top[0].shape:  # a batch of one has the size of its image
             top[0].reshape(batch.data.shape)
         top[0].data.take(batch.data)
@@ -108,47 +116,16 @@ class RecordLayer(DataSource):
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """There is nothing to propagate to."""
 
-    def _schedule(self) -> Schedule:
-        """This rank's batches from the position of the last seek on."""
-        scope = self.scope
-        if not scope.is_training and scope.test_iter:
-            test = TestSchedule(
-                num_records=len(self.reader),
-                batch_size=self.batch_size,
-                test_iter=scope.test_iter,
-                rank=scope.rank,
-                size=scope.size,
-            )
-            passes = self._consumed // (scope.test_iter * self.batch_size)
-            return lambda n: test(n + passes * test.batches)
-        return TrainSchedule(
-            num_records=len(self.reader),
-            batch_size=self.batch_size,
-            rank=scope.rank,
-            size=scope.size,
-            consumed=self._consumed,
-            shuffle_seed=scope.seed if self.shuffle else None,
-            shuffle_block=self.shuffle_block,
-            skip=skip_of(self.rand_skip, scope.seed),
-        )
-
     def position(self) -> int:
-        scope = self.scope
-        if not scope.is_training and scope.test_iter:
-            mine = len(range(scope.rank, scope.test_iter, scope.size))
-            passes = self._served // mine if mine else 0
-            return self._consumed + passes * scope.test_iter * self.batch_size
-        return self._consumed + self._served * self.batch_size * scope.size
+        return self.stream.position()
 
     def seek(self, samples: int) -> None:
-        self._consumed = samples
-        self._served = 0
+        self.stream.seek(samples)
         if self._feeder is not None:
             self._feeder.close()
             self._feeder = None
         self.transformer = self._transformer()  # a resumed run has the seed of the run that it goes on with
 
     def close(self) -> None:
-        """End the threads and give back the source."""
         self.seek(self.position())
         self.reader.close()

@@ -73,6 +73,7 @@ class WindowData(DataSource):
                 ("window_data_param", "source"), f"of images with {CHANNELS} channels", self.windows.channels
             )
         self.batch_size = param.batch_size
+        self.num_records, self.source_name = 0, param.source  # every window is drawn anew
         self.cache: dict[str, bytes] = {}
         self.stream = SampleStream(self.scope, 1, self.batch_size)
         self._check_windows()
@@ -179,3 +180,6 @@ class WindowData(DataSource):
         self.stream.seek(samples)
         given = self.spec.transform_param.random_seed
         self.seed = given if given >= 0 else self.scope.seed
+
+    def close(self) -> None:
+        self.cache.clear()

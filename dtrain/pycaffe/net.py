@@ -20,10 +20,10 @@ from dtrain import net as core
 from dtrain.blob import Blobs
 from dtrain.errors import ConfigError, WeightsError, unknown_name
 from dtrain.kernels.array import Plain
+from dtrain.layers.data_source import DataSource
 from dtrain.layers.layer import Scope
 from dtrain.layers.memory_data import MemoryData
 from dtrain.layers.python_face import Layer as UserLayer
-from dtrain.layers.record_layer import RecordLayer
 from dtrain.proto.files import read_net, write_binary
 from dtrain.pycaffe import batches, caffe_name, process
 from dtrain.pycaffe.blob import Blob, Layer, layer_of
@@ -71,7 +71,7 @@ class NetFace(ABC):
             i for step in net.steps if step.layer.spec.type == "Input" for i in self._ids(step.top)
         ]
         self._outputs = [self._blob_names.index(name) for name in net.outputs]
-        sources = [layer for layer in net.layers if isinstance(layer, RecordLayer)]
+        sources = [layer for layer in net.layers if isinstance(layer, DataSource)]
         if sources:
             weakref.finalize(self, _close, sources)
 
@@ -399,6 +399,6 @@ def _is_hdf5(path: Path) -> bool:
         raise WeightsError(f"{path}: must be a readable file of weights, got {error.strerror}") from error
 
 
-def _close(sources: list[RecordLayer]) -> None:
+def _close(sources: list[DataSource]) -> None:
     for source in sources:
         source.close()
