@@ -36,8 +36,11 @@ class Backend(ABC):
         """As `flat`, for gradients that a communicator sums; it gives host memory by `allocate`."""
 
     @abstractmethod
-    def operators(self, engine: str) -> Operators:
-        """The operators as a layer with this `engine` (a prototxt's value, or DEFAULT) sees them."""
+    def operators(self, engine: str, precision: str = "") -> Operators:
+        """The operators as a layer with this `engine` (a prototxt's value, or DEFAULT) sees them.
+
+        precision: fp32, tf32, bf16 or fp16, or nothing for the backend's own. Raises BackendError.
+        """
 
     @abstractmethod
     def synchronize(self) -> None:

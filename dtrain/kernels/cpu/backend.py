@@ -75,7 +75,9 @@ class CpuBackend(Backend):
     def flat_for_sums(self, count: int, allocate: Callable[[int], Plain]) -> Plain:
         return allocate(count)
 
-    def operators(self, engine: str) -> CpuOperators:
+    def operators(self, engine: str, precision: str = "") -> CpuOperators:
+        if precision not in ("", "fp32"):
+            raise BackendError(f"CPU: precision must be fp32, got {precision}; other ones need a GPU")
         return CpuOperators(self, engine if engine != "DEFAULT" else self.default_engine)
 
     def synchronize(self) -> None:

@@ -1,93 +1,20 @@
-"""A CUDA array: a buffer in the device's memory and a plain NumPy side in the host's, copied when asked for.
+"""A CUDA array: values of one shape over a storage, and what a kernel does with such an argument.
 
-The native side lies in Caffe's order. Other layouts would come in here: `match_layout` and `native_size` are
-all that callers see of one.
+Callers outside of kernels/cuda see one native side, in Caffe's order and the type that is computed in:
+parameters lie so in their flat buffers. Operators may read and write other forms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from dtrain.kernels.array import Plain, Shape, SyncedArray
-from dtrain.kernels.cuda.device import Buffer, Device
-
-CLEAR, PLAIN, NATIVE, BOTH = 0, 1, 2, 3
-
-
-@final
-class Storage:
-    """Both sides of an array and the mark which is newest; views share it."""
-
-    def __init__(self, device: Device, count: int, dtype: DTypeLike) -> None:
-        self.device = device
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self.count = count
-        self.newest = CLEAR
-        self.plain: Plain | None = None  # flat
-        self.native: Buffer | None = None  # flat
-        self.is_bound = False  # the native side is a slice of a parameter buffer
-        self.is_lent = False
-        self.is_taken = False  # the plain side's buffer belongs to whoever gave it to `take`
-
-    def resize(self, count: int) -> None:
-        """Forget the values for room of another size."""
-        assert not self.is_bound, "a parameter in the flat buffer keeps its shape"
-        self.count = count
-        self.plain = self.native = None
-        self.newest = CLEAR
-        self.is_lent = self.is_taken = False
-
-    def plain_room(self) -> Plain:
-        """The plain side's buffer, up to date or not."""
-        if self.plain is None:
-            self.plain = self.device.host(self.count, self.dtype)
-        return self.plain
-
-    def native_room(self) -> Buffer:
-        """The native side's buffer, up to date or not."""
-        if self.native is None:
-            self.native = self.device.empty(self.count, self.dtype)
-        return self.native
-
-    def own_plain(self) -> None:
-        """Keep the plain side in a buffer of its own: somebody will write to it."""
-        if self.is_taken:
-            given, self.plain, self.is_taken = self.plain, None, False
-            self.plain_room()[...] = given
-
-    def to_plain(self) -> Plain:
-        """The plain side, up to date."""
-        plain = self.plain_room()
-        if self.newest == NATIVE:
-            self.device.download(self.native_room(), plain)
-            self.newest = PLAIN if self.is_lent else BOTH
-        elif self.newest == CLEAR:
-            plain.fill(0)
-            self.newest = PLAIN
-        return plain
-
-    def to_native(self) -> Buffer:
-        """The native side, up to date."""
-        native = self.native_room()
-        if self.newest == CLEAR:
-            self.device.clear(native)
-            self.newest = NATIVE
-        elif self.newest == PLAIN:
-            self.device.upload(self.plain_room(), native)
-            if not self.is_lent:  # what is lent may be written again unseen
-                self.newest = BOTH
-        return native
-
-    def written(self) -> None:
-        """A kernel that overwrites the native side is queued."""
-        self.newest = NATIVE
-        if self.is_lent:
-            self.to_plain()
+from dtrain.kernels.cuda.device import Buffer
+from dtrain.kernels.cuda.form import Form
+from dtrain.kernels.cuda.storage import Storage
 
 
 @final
@@ -102,7 +29,7 @@ class CudaArray(SyncedArray):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of an element."""
+        """Of an element on the plain side."""
         return self.storage.dtype
 
     def reshape(self, shape: Shape) -> None:
@@ -112,7 +39,7 @@ class CudaArray(SyncedArray):
         self.shape = shape
         if self.size != self.storage.count:
             assert not self._is_view, "a view has as many elements as its base"
-            self.storage.resize(self.size)
+            self.storage.resize(shape)
 
     # -- the plain side
 
@@ -120,49 +47,64 @@ class CudaArray(SyncedArray):
         return self.storage.to_plain().reshape(self.shape)
 
     def plain_mutable(self) -> Plain:
-        self.storage.own_plain()
-        plain = self.plain()
-        self.storage.newest = PLAIN
-        return plain
+        self.plain()
+        return self.storage.host_writes().reshape(self.shape)
 
     def plain_overwrite(self) -> Plain:
-        self.storage.own_plain()
-        self.storage.newest = PLAIN
-        return self.storage.plain_room().reshape(self.shape)
+        return self.storage.host_writes().reshape(self.shape)
 
     def lend_plain(self) -> Plain:
-        plain = self.plain_mutable()
-        self.storage.is_lent = True
-        return plain
+        self.plain_mutable()
+        return self.storage.lend().reshape(self.shape)
 
     def take(self, plain: Plain) -> None:
         assert plain.shape == self.shape, "the caller reshapes the array first"
-        storage = self.storage
-        if storage.is_lent or plain.dtype != storage.dtype or not plain.flags.c_contiguous:
+        if self.storage.is_lent or plain.dtype != self.dtype or not plain.flags.c_contiguous:
             self.plain_overwrite()[...] = plain
-            return
-        storage.plain = plain.reshape(-1)
-        storage.is_taken = True
-        storage.newest = PLAIN
+        else:
+            self.storage.take(plain.reshape(-1))
 
     def clear(self) -> None:
-        self.storage.newest = CLEAR
-        if self.storage.is_lent:
-            self.storage.to_plain()
+        self.storage.clear()
 
     @property
     def is_clear(self) -> bool:
-        return self.storage.newest == CLEAR
+        return self.storage.is_clear
 
-    # -- the native side
+    # -- the device's sides
 
-    def native(self) -> Buffer:
-        """The device's buffer, flat, up to date, for reading."""
-        return self.storage.to_native()
+    @property
+    def form(self) -> Form:
+        """The form that whoever fills the array writes, as far as this shape can have it."""
+        return self.storage.native.of(self.shape)
 
-    def native_overwrite(self) -> Buffer:
+    def offer(self, form: Form) -> Form:
+        """Choose the form in which the array will be written; what is taken of it, for this shape.
+
+        A parameter in a flat buffer is changed in the base form, whatever is offered.
+        """
+        if not self.storage.is_bound:
+            self.storage.native = form.of(self.shape)
+        return self.form
+
+    def native(self, form: Form | None = None) -> Buffer:
+        """A device's buffer, flat, up to date, for reading; in the base form unless another is asked for."""
+        wanted = self._wanted(form)
+        return self.storage.side(wanted)
+
+    def native_overwrite(self, form: Form | None = None) -> Buffer:
         """Room for all values on the device; the caller says `written` when the kernel is queued."""
-        return self.storage.native_room()
+        return self.storage.room(self._wanted(form))
+
+    def written(self, form: Form | None = None) -> None:
+        """A kernel that overwrites this form is queued."""
+        self.storage.written(self._wanted(form))
+
+    def _wanted(self, form: Form | None) -> Form:
+        wanted = self.storage.base if form is None else form.of(self.shape)
+        if wanted.channels_last:
+            self.storage.as_images(self.shape)
+        return wanted
 
     def view(self, shape: Shape) -> CudaArray:
         return CudaArray(self.storage, shape, is_view=True)
@@ -172,34 +114,36 @@ class CudaArray(SyncedArray):
         return self.size
 
     def match_layout(self, other: SyncedArray) -> None:
-        """There is one layout only."""
+        """Flat buffers have one layout."""
 
     def bind(self, buffer: Buffer) -> None:
         assert not self._is_view, "a view has no buffer of its own"
         storage = self.storage
         assert buffer.size == storage.count, "a parameter's slice has its native size"
-        if storage.newest == CLEAR:
-            storage.device.clear(buffer)
-            storage.newest = NATIVE
+        if storage.is_clear:
+            storage.card.device.clear(buffer)
         else:
-            storage.device.copy(storage.to_native(), buffer)
-        storage.native = buffer
+            storage.card.device.copy(storage.bring(storage.base), buffer)
+        storage.sides = {storage.base: buffer}
+        storage.native = storage.base
+        storage.valid = {storage.base}
+        storage.host_is_valid = False
         storage.is_bound = True
 
     def twin(self, buffer: Buffer) -> CudaArray:
         assert buffer.size == self.size, "a parameter's slice has its native size"
-        storage = Storage(self.storage.device, self.size, self.dtype)
-        storage.native = buffer
-        storage.newest = NATIVE
+        storage = Storage(self.storage.card, self.shape)
+        storage.sides = {storage.base: buffer}
+        storage.valid = {storage.base}
         storage.is_bound = True
         return CudaArray(storage, self.shape)
 
     def pull(self) -> None:
-        self.storage.to_native()
+        self.storage.side(self.storage.base)
 
     def push(self) -> None:
-        self.storage.native_room()
-        self.storage.written()
+        self.storage.room(self.storage.base)
+        self.storage.written(self.storage.base)
 
 
 # What a kernel does with an array among its arguments: the launcher brings the array up to date before and
@@ -216,35 +160,49 @@ class Access:
     reads: bool
     writes: bool
     start: int = 0
+    form: Form | None = None
 
     def buffer(self) -> Buffer:
         """What the kernel gets."""
-        whole = self.array.native() if self.reads else self.array.native_overwrite()
+        array, form = self.array, self.form
+        whole = array.native(form) if self.reads else array.native_overwrite(form)
         return whole[self.start :] if self.start else whole
+
+    def written(self) -> None:
+        """The kernel that writes is queued."""
+        self.array.written(self.form)
 
 
 Argument = Access | Buffer | int | float | np.generic | None
-Accessor = Callable[[SyncedArray, int], Access]
 
 
-def read(array: SyncedArray, start: int = 0) -> Access:
+class Accessor(Protocol):
+    """`read`, `write` or `update`."""
+
+    def __call__(self, array: SyncedArray, start: int = 0, form: Form | None = None) -> Access: ...
+
+
+def read(array: SyncedArray, start: int = 0, form: Form | None = None) -> Access:
     """The kernel reads it."""
-    assert isinstance(array, CudaArray), "an operator's arrays are of its backend"
-    return Access(array, True, False, start)
+    return Access(own(array), True, False, start, form)
 
 
-def write(array: SyncedArray, start: int = 0) -> Access:
+def write(array: SyncedArray, start: int = 0, form: Form | None = None) -> Access:
     """The kernel (or those of one pass together) overwrite all of it."""
-    assert isinstance(array, CudaArray), "an operator's arrays are of its backend"
-    return Access(array, False, True, start)
+    return Access(own(array), False, True, start, form)
 
 
-def update(array: SyncedArray, start: int = 0) -> Access:
+def update(array: SyncedArray, start: int = 0, form: Form | None = None) -> Access:
     """The kernel changes it in place, or writes a part."""
-    assert isinstance(array, CudaArray), "an operator's arrays are of its backend"
-    return Access(array, True, True, start)
+    return Access(own(array), True, True, start, form)
 
 
-def maybe(access: Accessor, array: SyncedArray | None) -> Access | None:
+def maybe(access: Accessor, array: SyncedArray | None, form: Form | None = None) -> Access | None:
     """A null pointer where there is no array."""
-    return None if array is None else access(array, 0)
+    return None if array is None else access(array, 0, form)
+
+
+def own(array: SyncedArray) -> CudaArray:
+    """An array as this folder knows it."""
+    assert isinstance(array, CudaArray), "an operator's arrays are of its backend"
+    return array

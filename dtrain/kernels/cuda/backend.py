@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from dataclasses import replace
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -14,40 +16,61 @@ from numpy.typing import DTypeLike, NDArray
 from dtrain.errors import BackendError, unknown_name
 from dtrain.kernels.array import Plain, Shape
 from dtrain.kernels.backend import Backend, Operators
-from dtrain.kernels.cuda.array import Access, CudaArray, Storage
+from dtrain.kernels.cuda.array import Access, CudaArray
+from dtrain.kernels.cuda.card import Card
 from dtrain.kernels.cuda.device import Buffer, Device, Product
-from dtrain.kernels.cuda.launch import C_TYPES, Kernels
+from dtrain.kernels.cuda.form import Form, ValueType
+from dtrain.kernels.cuda.launch import Kernels
+from dtrain.kernels.cuda.storage import Storage
+from dtrain.kernels.cuda.variables import Variable
 
 HERE = "dtrain.kernels.cuda"
 ENGINES = ("DEFAULT", "CAFFE", "CUDNN")
 FOREIGN_ENGINES = ("MKLDNN", "MKL2017")  # CPU libraries that a prototxt may name: a GPU takes its own best
+PRECISIONS: Final = {
+    "fp32": (ValueType.FLOAT32, False),
+    "tf32": (ValueType.FLOAT32, True),
+    "bf16": (ValueType.BFLOAT16, False),
+    "fp16": (ValueType.FLOAT16, False),
+}
+"""By name: the type of the values between layers, and whether products may round float32 to TF32."""
 
 
 @final
 class CudaBackend(Backend):
-    """`device` is what computes; `dtype` float32 or float64; `engine` is for layers that name none.
+    """`device` is what computes, in `dtype` float32 or float64; `engine` is for layers that name none.
 
-    Every engine gets the kernels of this folder, which are engine CAFFE: cuDNN is not used yet, as `describe`
-    tells by what it names.
+    `precision` is one of PRECISIONS, for layers that name none: with 16 bits, operators that have a fast way
+    keep the values between layers in that type, sums and parameters stay float32. Float64 has no other.
     """
 
     name = "cuda"
 
-    def __init__(self, device: Device, *, dtype: DTypeLike = np.float32, engine: str = "DEFAULT") -> None:
+    def __init__(
+        self,
+        device: Device,
+        *,
+        dtype: DTypeLike = np.float32,
+        engine: str = "DEFAULT",
+        precision: str = "fp32",
+    ) -> None:
         self.device = device
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
-        if self.dtype not in C_TYPES:
-            raise BackendError(f"CUDA: dtype must be float32 or float64, got {self.dtype}")
+        self.card = Card(device, dtype)
+        self.dtype = self.card.dtype
         self.default_engine = engine
-        self._kernels: dict[str, Kernels] = {}
-        self._workspace: Buffer | None = None
-        self._ones: Buffer | None = None
+        self._take_precision(precision)
+
+    def _take_precision(self, precision: str) -> None:
+        if precision not in PRECISIONS:
+            raise BackendError(f"precision: {unknown_name('precision', precision, PRECISIONS)}")
+        if self.dtype == np.float64 and precision != "fp32":
+            raise BackendError(f"precision: a net in float64 must have none, got {precision}")
+        self.precision = precision
+        values, self.tf32 = PRECISIONS[precision]
+        self.values = self.card.real if values is ValueType.FLOAT32 else values
 
     def array(self, shape: Shape) -> CudaArray:
-        count = 1
-        for extent in shape:
-            count *= extent
-        return CudaArray(Storage(self.device, count, self.dtype), shape)
+        return CudaArray(Storage(self.card, shape), shape)
 
     def flat(self, count: int) -> Any:
         buffer = self.device.empty(count, self.dtype)
@@ -57,8 +80,12 @@ class CudaBackend(Backend):
     def flat_for_sums(self, count: int, allocate: Callable[[int], Plain]) -> Any:
         return self.flat(count)  # where backward writes; a communicator that needs host memory copies
 
-    def operators(self, engine: str) -> CudaOperators:
-        return CudaOperators(self, engine if engine != "DEFAULT" else self.default_engine)
+    def operators(self, engine: str, precision: str = "") -> CudaOperators:
+        backend = self
+        if precision and precision != self.precision:
+            backend = copy.copy(self)  # the same card
+            backend._take_precision(precision)
+        return CudaOperators(backend, engine if engine != "DEFAULT" else self.default_engine)
 
     def synchronize(self) -> None:
         self.device.synchronize()
@@ -68,12 +95,14 @@ class CudaBackend(Backend):
 
     # -- what operators use
 
-    def kernels(self, file: str) -> Kernels:
-        """The kernels of a .cu file for this backend's type."""
-        found = self._kernels.get(file)
-        if found is None:
-            found = self._kernels[file] = Kernels(self.device, file, self.dtype)
-        return found
+    @property
+    def form(self) -> Form:
+        """What operators with a fast way offer for their tops."""
+        return Form(self.values, self.card.channels_last)
+
+    def kernels(self, file: str, values: ValueType | None = None) -> Kernels:
+        """The kernels of a .cu file, their Value of this type; the type that is computed in unless given."""
+        return self.card.kernels(file, values)
 
     def empty(self, count: int, dtype: DTypeLike | None = None) -> Buffer:
         """Device memory that an operator keeps, contents undefined; of the backend's type unless given."""
@@ -83,6 +112,7 @@ class CudaBackend(Backend):
         self, values: NDArray[Any] | Sequence[int] | Sequence[float], dtype: DTypeLike | None = None
     ) -> Buffer:
         """Numbers that an operator's kernels look up, on the device."""
+        self.card.leaves_the_device("writes constants")
         flat = np.ascontiguousarray(np.asarray(values, self.dtype if dtype is None else dtype)).reshape(-1)
         buffer = self.device.empty(flat.size, flat.dtype)
         self.device.upload(flat, buffer)
@@ -90,30 +120,38 @@ class CudaBackend(Backend):
 
     def fetch(self, buffer: Buffer) -> Any:
         """A buffer's values on the host, behind all that is queued."""
+        self.card.leaves_the_device("reads what the device has computed")
         values = self.device.host(buffer.size, buffer.dtype)
         self.device.download(buffer, values)
         return values
 
     def workspace(self, count: int) -> Buffer:
         """Room that all operators share: its contents last until the next operator runs."""
-        if self._workspace is None or self._workspace.size < count:
-            self._workspace = self.device.empty(count, self.dtype)
-        return self._workspace[:count]
+        return self.card.workspace(count)
 
     def ones(self, count: int) -> Buffer:
         """Ones: a product with them sums columns."""
-        if self._ones is None or self._ones.size < count:
-            self._ones = self.constants(np.ones(count))
-        return self._ones[:count]
+        return self.card.ones(count)
 
-    def gemm(self, product: Product, a: Access | Buffer, b: Access | Buffer, c: Access | Buffer) -> None:
+    def variable(self, count: int, dtype: DTypeLike) -> Variable:
+        """Numbers that change from pass to pass, for kernels to read from the device."""
+        return self.card.variables.new(count, dtype)
+
+    def gemm(
+        self,
+        product: Product,
+        a: Access | Buffer,
+        b: Access | Buffer,
+        c: Access | Buffer,
+        bias: Access | Buffer | None = None,
+    ) -> None:
         """As the device's, on arrays; an array that beta reads must be an `update`."""
         if product.m * product.n * product.batch == 0:
             return
-        x, y, z = (side.buffer() if isinstance(side, Access) else side for side in (a, b, c))
-        self.device.gemm(product, x, y, z)
+        sides = (side.buffer() if isinstance(side, Access) else side for side in (a, b, c, bias))
+        self.device.gemm(replace(product, tf32=self.tf32), *sides)
         if isinstance(c, Access):
-            c.array.storage.written()
+            c.written()
 
     def copy(self, source: Access | Buffer, target: Access | Buffer) -> None:
         """All of the source to the same elements of the target, on the device."""
@@ -121,7 +159,7 @@ class CudaBackend(Backend):
         room = target.buffer() if isinstance(target, Access) else target
         self.device.copy(given, room[: given.size])
         if isinstance(target, Access):
-            target.array.storage.written()
+            target.written()
 
     def sum_columns(self, rows: int, columns: int, values: Access | Buffer, total: Access | Buffer) -> None:
         """total (columns,) += values (rows, columns) summed over the rows."""

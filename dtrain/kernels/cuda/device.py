@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, final
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from dtrain.kernels.array import Plain
+from dtrain.kernels.cuda.form import ValueType
 
 Buffer: TypeAlias = Any  # 1-D array in the device's memory: `size`, `dtype`, and slices that share memory
 
@@ -53,10 +54,44 @@ class Product:
     stride_a: int = 0
     stride_b: int = 0
     stride_c: int = 0
+    inputs: ValueType | None = None
+    """Of A and B; None is that of C. A product of 16-bit numbers is summed in float32."""
+    output: ValueType | None = None
+    """Of C and the bias; None is what the buffer's dtype says."""
+    tf32: bool = False
+    """Whether float32 inputs may be rounded to TF32."""
+    relu: bool = False
+    """C <- max(C, 0), behind the bias (n,) that is added to each row where one is given."""
+
+
+class Mark(ABC):
+    """A point behind all that was queued when it was made."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Return when the device has passed it."""
+
+    @property
+    @abstractmethod
+    def is_passed(self) -> bool:
+        """Whether the device has."""
+
+
+class Replay(ABC):
+    """A captured run of the device."""
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Queue it once more."""
 
 
 class Device(ABC):
-    """One device and the one stream that everything below is queued on."""
+    """One device and the one stream that everything below is queued on.
+
+    A second stream, of copies, runs beside it: what `copy_in` and `copy_out` queue. Between `begin_capture`
+    and `end_capture` what is queued is kept for later instead of being executed; then nothing may wait for
+    the device, and `upload`, `download`, `send` and the copies beside raise BackendError.
+    """
 
     index_limit: int = 2**31 - 2**24
     """Arrays of more elements are indexed with 64 bits: a grid's last stride must not overflow."""
@@ -78,6 +113,42 @@ class Device(ABC):
         """Device to host, behind all that is queued; the values are there when this returns."""
 
     @abstractmethod
+    def send(self, source: NDArray[Any], target: Buffer) -> None:
+        """Queue a few numbers to the device without waiting; the source may change when this returns."""
+
+    @abstractmethod
+    def mark(self) -> Mark:
+        """Behind all that is queued on the main stream."""
+
+    @abstractmethod
+    def copy_in(self, source: NDArray[Any], target: Buffer, after: Mark | None) -> Mark:
+        """Host (memory from `host`) to device beside the main stream, once that has passed `after`."""
+
+    @abstractmethod
+    def copy_out(self, source: Buffer, target: NDArray[Any]) -> Mark:
+        """Device to host (memory from `host`), behind all that is queued on the main stream, beside it."""
+
+    @abstractmethod
+    def after(self, mark: Mark) -> None:
+        """What is queued on the main stream from now on comes behind the mark."""
+
+    @abstractmethod
+    def begin_capture(self) -> None:
+        """Keep what is queued from now on."""
+
+    @abstractmethod
+    def end_capture(self) -> Replay:
+        """What was queued since `begin_capture`; nothing of it has run."""
+
+    @abstractmethod
+    def abandon_capture(self) -> None:
+        """Forget what was queued since `begin_capture`, after an error."""
+
+    @property
+    @abstractmethod
+    def is_capturing(self) -> bool: ...
+
+    @abstractmethod
     def copy(self, source: Buffer, target: Buffer) -> None:
         """Within the device."""
 
@@ -90,8 +161,13 @@ class Device(ABC):
         """The kernel `name` of a file in SOURCES, compiled with these macros ("REAL=float", "WIDE_INDEX")."""
 
     @abstractmethod
-    def gemm(self, product: Product, a: Buffer, b: Buffer, c: Buffer) -> None:
+    def gemm(self, product: Product, a: Buffer, b: Buffer, c: Buffer, bias: Buffer | None = None) -> None:
         """Queue a product; beta 0 overwrites C whatever it holds."""
+
+    @property
+    @abstractmethod
+    def compute_capability(self) -> int:
+        """80 for sm_80, 90 for sm_90; 0 where kernels do not run on a card."""
 
     @abstractmethod
     def synchronize(self) -> None:

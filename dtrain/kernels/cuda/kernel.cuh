@@ -1,15 +1,91 @@
 // What all kernels share: their types, the loop over elements, and reductions whose order is fixed.
 //
-// REAL is the type of the values. Element numbers are int, or with WIDE_INDEX long long, for large arrays.
+// REAL is the type that is computed in. VALUE is that of values as an array's form holds them, which may have 16 bits:
+// it is read as (Real)x[i] and written as (Value)y. Element numbers are int, or with WIDE_INDEX long long, for large
+// arrays.
 // Device code compiles with NVRTC, which has no system headers.
 #pragma once
 
 #ifndef REAL
 #define REAL float
 #endif
+#ifndef VALUE
+#define VALUE REAL
+#endif
 #define FULL_WARP 0xffffffffu
 
+union Bits32 {
+    float number;
+    unsigned bits;
+};
+
+// bfloat16: the upper half of a float, rounded to nearest, ties to even.
+struct Bfloat16 {
+    unsigned short bits;
+    Bfloat16() = default;
+    __device__ explicit Bfloat16(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+#else
+        Bits32 b;
+        b.number = x;
+        bits = (unsigned short)(x != x ? 0x7fc0 : (b.bits + 0x7fff + (b.bits >> 16 & 1)) >> 16);
+#endif
+    }
+    __device__ operator float() const {
+        Bits32 b;
+        b.bits = (unsigned)bits << 16;
+        return b.number;
+    }
+};
+
+// IEEE half precision, rounded to nearest, ties to even.
+struct Half {
+    unsigned short bits;
+    Half() = default;
+    __device__ explicit Half(float x) {
+#ifdef __CUDA_ARCH__
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+#else
+        Bits32 b;
+        b.number = x;
+        const unsigned sign = b.bits >> 16 & 0x8000;
+        b.bits &= 0x7fffffff;
+        if (b.bits >= 0x47800000) {  // 65536 or more, or no number
+            b.bits = b.bits > 0x7f800000 ? 0x7e00 : 0x7c00;
+        } else if (b.bits < 0x38800000) {  // below the normal numbers: their unit is that of 0.5 as a float
+            b.number += 0.5f;
+            b.bits -= 0x3f000000;
+        } else {
+            b.bits = (b.bits - 0x38000000 + 0xfff + (b.bits >> 13 & 1)) >> 13;
+        }
+        bits = (unsigned short)(sign | b.bits);
+#endif
+    }
+    __device__ operator float() const {
+        float x;
+#ifdef __CUDA_ARCH__
+        asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+#else
+        Bits32 b, one;
+        b.bits = (bits & 0x7fffu) << 13;
+        const unsigned exponent = b.bits & 0x0f800000;
+        b.bits += 0x38000000;
+        if (exponent == 0x0f800000) b.bits += 0x38000000;
+        if (exponent == 0) {
+            b.bits += 0x00800000;
+            one.bits = 0x38800000;
+            b.number -= one.number;
+        }
+        b.bits |= (bits & 0x8000u) << 16;
+        x = b.number;
+#endif
+        return x;
+    }
+};
+
 typedef REAL Real;
+typedef VALUE Value;
 #ifdef WIDE_INDEX
 typedef long long Index;
 #else

@@ -8,10 +8,10 @@ import numpy as np
 
 from dtrain.kernels.cuda.array import Access, Argument
 from dtrain.kernels.cuda.device import Buffer, Device, Function
+from dtrain.kernels.cuda.form import TYPE_OF, ValueType
 
 THREADS: Final = 256
 MOST_BLOCKS: Final = 4096  # a grid strides over what is left: enough to fill any card several times
-C_TYPES: Final = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 NULL: Final = np.uintp(0)
 
 
@@ -19,15 +19,18 @@ NULL: Final = np.uintp(0)
 class Kernels:
     """Compiled on first use, for 32-bit indices and, where an array is too large for them, for 64-bit ones.
 
-    An int among the arguments is passed as the kernel's Index, a float as its Real, None as a null pointer,
-    a NumPy scalar as it is.
+    `dtype` is the kernels' Real, `values` their Value. An int among the arguments is passed as the kernel's
+    Index, a float as its Real, None as a null pointer, a NumPy scalar as it is.
     """
 
-    def __init__(self, device: Device, file: str, dtype: np.dtype[Any]) -> None:
+    def __init__(self, device: Device, file: str, dtype: np.dtype[Any], values: ValueType) -> None:
         self._device = device
         self._file = file
         self._real = dtype.type
-        self._real_define = f"REAL={C_TYPES[dtype]}"
+        real = TYPE_OF[dtype]
+        self._defines: tuple[str, ...] = (f"REAL={real.c_name}",)
+        if values is not real:
+            self._defines += (f"VALUE={values.c_name}",)
         self._functions: dict[tuple[str, bool], Function] = {}
 
     def each(self, name: str, count: int, *args: Argument) -> None:
@@ -57,7 +60,7 @@ class Kernels:
         self._function(name, wide)(grid, block, passed, shared_bytes)
         for arg in args:
             if isinstance(arg, Access) and arg.writes:
-                arg.array.storage.written()
+                arg.written()
 
     @staticmethod
     def _extent(value: Any) -> int:
@@ -79,7 +82,7 @@ class Kernels:
     def _function(self, name: str, wide: bool) -> Function:
         found = self._functions.get((name, wide))
         if found is None:
-            defines = (self._real_define, "WIDE_INDEX") if wide else (self._real_define,)
+            defines = (*self._defines, "WIDE_INDEX") if wide else self._defines
             found = self._functions[name, wide] = self._device.function(self._file, name, defines)
         return found
 

@@ -14,21 +14,23 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from dtrain.kernels.array import Plain
-from dtrain.kernels.cuda.device import SOURCES, Buffer, Device, Function, Product
+from dtrain.kernels.cuda.device import SOURCES, Buffer, Device, Function, Mark, Product, Replay
+from dtrain.kernels.cuda.form import TYPE_OF, ValueType, to_floats
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 CACHE = Path(tempfile.gettempdir(), f"dtrain-cuda-on-cpu-{os.getuid()}")
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(')
 GUARD_BYTES = 256
 GUARD = 0xA5
+ELEMENTS = {"f4": "f", "f8": "d", "i4": "i", "u4": "i", "i8": "q", "u8": "q", "u2": "h", "u1": "b"}
 
 ran: set[tuple[str, str]] = set()
 """(file, kernel) of every launch in this process, for the table of what was run."""
@@ -142,7 +144,7 @@ class CpuFunction:
         told = f"{self.name}: argument {i}"
         if kind in "rw":
             if isinstance(arg, np.ndarray):
-                given = {"f4": "f", "f8": "d", "i4": "i", "u4": "i", "i8": "q", "u8": "q"}[arg.dtype.str[1:]]
+                given = ELEMENTS[arg.dtype.str[1:]]
                 if given != element or not arg.flags.c_contiguous:
                     raise KernelError(f"{told} must point to {element}, got {arg.dtype}")
                 return ctypes.c_void_p(arg.ctypes.data)
@@ -162,12 +164,50 @@ def extent(dims: tuple[int, ...]) -> Any:
 
 
 @final
+class Passed(Mark):
+    """Nothing is ever queued."""
+
+    def wait(self) -> None:
+        """It is over."""
+
+    @property
+    def is_passed(self) -> bool:
+        return True
+
+
+@final
+class Recorded(Replay):
+    """What a capture kept: calls with the buffers and numbers that they had then."""
+
+    def __init__(self, calls: list[Callable[[], None]]) -> None:
+        self._calls = calls
+
+    def launch(self) -> None:
+        for call in self._calls:
+            call()
+
+
+@final
 class CpuDevice(Device):
-    """`descending` runs a block's threads from last to first and indexes all arrays with 64 bits."""
+    """`descending` runs a block's threads from last to first and indexes all arrays with 64 bits.
+
+    A capture executes nothing and keeps the calls, as a card's does; what a card refuses then is refused.
+    """
 
     def __init__(self, *, descending: bool = False) -> None:
         self.descending = descending
         self.index_limit = -1 if descending else Device.index_limit
+        self._captured: list[Callable[[], None]] | None = None
+
+    def _queue(self, call: Callable[[], None]) -> None:
+        if self._captured is None:
+            call()
+        else:
+            self._captured.append(call)
+
+    def _uncaptured(self, what: str) -> None:
+        if self._captured is not None:
+            raise KernelError(f"{what} cannot be captured")
 
     def empty(self, count: int, dtype: DTypeLike) -> Buffer:
         return guarded(count, np.dtype(dtype))
@@ -176,42 +216,115 @@ class CpuDevice(Device):
         return np.frombuffer(bytearray(b"\xff" * (count * np.dtype(dtype).itemsize)), dtype)
 
     def upload(self, source: Plain, target: Buffer) -> None:
-        assert source.shape == target.shape
-        assert source.dtype == target.dtype
-        np.copyto(target, source)
+        self._uncaptured("upload")
+        transfer(source, target)
 
     def download(self, source: Buffer, target: Plain) -> None:
-        assert source.shape == target.shape
-        assert source.dtype == target.dtype
-        np.copyto(target, source)
+        self._uncaptured("download")
+        transfer(source, target)
+
+    def send(self, source: NDArray[Any], target: Buffer) -> None:
+        self._uncaptured("send")
+        transfer(source, target)
+
+    def mark(self) -> Passed:
+        return Passed()
+
+    def copy_in(self, source: NDArray[Any], target: Buffer, after: Mark | None) -> Passed:
+        self._uncaptured("copy_in")
+        transfer(source, target)
+        return Passed()
+
+    def copy_out(self, source: Buffer, target: NDArray[Any]) -> Passed:
+        self._uncaptured("copy_out")
+        transfer(source, target)
+        return Passed()
+
+    def after(self, mark: Mark) -> None:
+        """Everything is over at once."""
+
+    def begin_capture(self) -> None:
+        self._uncaptured("a capture")
+        self._captured = []
+
+    def end_capture(self) -> Recorded:
+        assert self._captured is not None, "a capture ends that has begun"
+        calls, self._captured = self._captured, None
+        return Recorded(calls)
+
+    def abandon_capture(self) -> None:
+        self._captured = None
+
+    @property
+    def is_capturing(self) -> bool:
+        return self._captured is not None
 
     def copy(self, source: Buffer, target: Buffer) -> None:
-        assert source.shape == target.shape
-        assert source.dtype == target.dtype
-        np.copyto(target, source)
+        self._queue(lambda: transfer(source, target))
 
     def clear(self, target: Buffer) -> None:
-        target.fill(0)
+        self._queue(lambda: target.view(np.uint8).fill(0))
 
     def function(self, file: str, name: str, defines: tuple[str, ...]) -> Function:
-        return CpuFunction(library(file, defines), file, name, descending=self.descending)
+        kernel = CpuFunction(library(file, defines), file, name, descending=self.descending)
 
-    def gemm(self, product: Product, a: Buffer, b: Buffer, c: Buffer) -> None:
-        p = product
-        for i in range(p.batch):
-            x, y = (
-                matrix(a, i * p.stride_a, p.m, p.k, p.transpose_a),
-                matrix(b, i * p.stride_b, p.k, p.n, p.transpose_b),
-            )
-            out = matrix(c, i * p.stride_c, p.m, p.n, False)
-            value = (p.alpha * (x @ y)).astype(out.dtype)
-            out[...] = value if p.beta == 0 else value + out.dtype.type(p.beta) * out
+        def run(
+            grid: tuple[int, ...],
+            block: tuple[int, ...],
+            args: Sequence[Buffer | np.generic],
+            shared_bytes: int,
+        ) -> None:
+            self._queue(lambda: kernel(grid, block, args, shared_bytes))
+
+        return run
+
+    def gemm(self, product: Product, a: Buffer, b: Buffer, c: Buffer, bias: Buffer | None = None) -> None:
+        self._queue(lambda: multiply(product, a, b, c, bias))
+
+    @property
+    def compute_capability(self) -> int:
+        return 0
 
     def synchronize(self) -> None:
         """Nothing is queued."""
 
     def describe(self) -> str:
         return "CUDA kernels on the CPU"
+
+
+def transfer(source: Any, target: Any) -> None:
+    """A copy of equal sizes and types."""
+    assert source.shape == target.shape
+    assert source.dtype == target.dtype
+    np.copyto(target, source)
+
+
+def multiply(p: Product, a: Buffer, b: Buffer, c: Buffer, bias: Buffer | None) -> None:
+    """A product from its definition; of 16-bit numbers in float32, rounded once."""
+    output = p.output or TYPE_OF[c.dtype]
+    inputs = p.inputs or output
+    for i in range(p.batch):
+        x = to_floats(matrix(a, i * p.stride_a, p.m, p.k, p.transpose_a), inputs)
+        y = to_floats(matrix(b, i * p.stride_b, p.k, p.n, p.transpose_b), inputs)
+        out = matrix(c, i * p.stride_c, p.m, p.n, False)
+        before = to_floats(out, output)
+        value = (p.alpha * (x @ y)).astype(before.dtype)
+        if p.beta:
+            value = value + before.dtype.type(p.beta) * before
+        if bias is not None:
+            value = value + to_floats(bias, output)
+        out[...] = from_floats(np.maximum(value, 0) if p.relu else value, output)
+
+
+def from_floats(values: NDArray[Any], kind: ValueType) -> NDArray[Any]:
+    """Numbers as a buffer of that type holds them."""
+    if kind is ValueType.FLOAT16:
+        return values.astype(np.float16).view(np.uint16)
+    if kind is ValueType.BFLOAT16:
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
+        rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+        return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+    return values.astype(kind.storage)
 
 
 def matrix(buffer: Buffer, start: int, rows: int, columns: int, transposed: bool) -> Buffer:

@@ -263,8 +263,8 @@ template <class T>
 constexpr char kind() {
     if (std::is_pointer_v<T>) return std::is_const_v<std::remove_pointer_t<T>> ? 'r' : 'w';
     if (std::is_floating_point_v<T>) return sizeof(T) == 4 ? 'f' : 'd';
-    if (std::is_integral_v<T>) return sizeof(T) == 8 ? 'q' : sizeof(T) == 4 ? 'i' : '?';
-    return '?';
+    if (std::is_integral_v<T>) return sizeof(T) == 8 ? 'q' : sizeof(T) == 4 ? 'i' : sizeof(T) == 1 ? 'b' : '?';
+    return sizeof(T) == 2 ? 'h' : '?';  // a number of 16 bits
 }
 
 template <class T>
