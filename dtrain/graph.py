@@ -23,11 +23,12 @@ def keeps(state: pb.NetState, rule: pb.NetStateRule) -> bool:
 
 
 def included(layer: pb.LayerParameter, state: pb.NetState) -> bool:
-    """Included unless an `exclude` rule is met; with `include` rules, only if one of them is met."""
+    """Included unless an `exclude` rule is met; with `include` rules, only if one of them is met.
+
+    A layer with both is a fault, which `with_splits` tells with its place.
+    """
     if layer.include and layer.exclude:
-        raise ConfigError(
-            f'layer "{layer.name}" ({layer.type}): include and exclude must not be given together, got both'
-        )
+        return True
     if layer.include:
         return any(keeps(state, rule) for rule in layer.include)
     return not any(keeps(state, rule) for rule in layer.exclude)
@@ -53,6 +54,11 @@ def with_splits(
     consumers: dict[Place, int] = {}
     loss_weight: dict[Place, float] = {}
     for i, layer in enumerate(layers):
+        if layer.include and layer.exclude:
+            raise ConfigError(
+                f'{places[i]}: layer "{layer.name}" ({layer.type}): at most one of include and exclude must be '
+                "given, got both"
+            )
         for j, name in enumerate(layer.bottom):
             if name not in last_top:
                 raise ConfigError(
