@@ -28,6 +28,7 @@ from dtrain.solvers.nets import build_test_nets, build_train_net, seed_of
 from dtrain.solvers.rules import rule_of
 from dtrain.solvers.settings import Settings, check
 from dtrain.solvers.signals import Signals, effect_of
+from dtrain.solvers.skipped_records import SkippedRecords
 from dtrain.solvers.snapshots import prefix_of
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ BadRecords = Annotated[
     typer.Option(
         "--bad-records",
         metavar="stop|skip:N",
-        help="At a bad record stop, or take the next one instead, N times a source and rank.",
+        help="At a bad record stop, or take the next in its place, up to N different ones of each source in "
+        "the whole job.",
     ),
 ]
 SighupEffect = Annotated[
@@ -128,7 +130,11 @@ def train(
             planner = planner_of(plan, job.comm)
             backend = choose_backend(settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine)
         trainer = build_solver(settings, backend, job, signals, planner, skips)
+        skipped = SkippedRecords([trainer.net, *trainer.test_nets], job.comm, job.recorder)
+        if skipped.limit:
+            trainer.on_gradients_ready.append(skipped.check)
         trainer.solve(resume_path(snapshot, settings, job.comm))
+        skipped.tell()
 
 
 def check_rule(settings: Settings) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import final
 
+from dtrain.data.sampler import Numbers
 from dtrain.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -14,49 +15,66 @@ logger = logging.getLogger(__name__)
 
 @final
 class BadRecords:
-    """Those of one source that one rank has met; safe to use from many threads.
+    """Those of one source that one rank was served replacements for.
 
-    What stands in for a record depends on the source alone, so every run at any size reads the same.
+    What stands in for a record depends on the source alone, so every run at any size reads the same. Threads
+    that read ahead meet bad records early and in any order; one counts when the batch that asked for it is
+    served, so that the step at which a run stops does not depend on the threads.
     """
 
     def __init__(self, limit: int = 0) -> None:
         self.limit = limit
-        """How many different records may be bad; 0 raises for the first."""
-        self._met: set[int] = set()
+        """How many different records of the source may be bad in the whole job; 0 raises for the first."""
+        self.replaced: dict[int, str] = {}
+        """The different ones so far, in the order in which they were met, and why each is bad."""
+        self._reasons: dict[int, str] = {}  # of all that were met, served or not
         self._lock = threading.Lock()
 
     @property
     def count(self) -> int:
         """How many different ones there were so far."""
-        return len(self._met)
+        return len(self.replaced)
+
+    @property
+    def has_met_any(self) -> bool:
+        """Whether a thread has met one, served or not."""
+        return bool(self._reasons)
 
     def first_good(self, index: int, num_records: int, use: Callable[[int], object]) -> int:
         """The first record, from `index` on and from 0 again after the end, for which `use` raises nothing.
 
-        Raises DataError for one bad record more than the limit.
+        Safe to call from many threads. Raises DataError where more than the limit follow each other.
         """
-        last: DataError | None = None
-        for _ in range(num_records):
+        for met in range(1, num_records + 1):
             try:
                 use(index)
             except DataError as error:
-                self._note(index, error)
-                last, index = error, (index + 1) % num_records
+                if self.limit == 0:
+                    raise
+                with self._lock:
+                    self._reasons.setdefault(index, str(error))
+                if met > self.limit:
+                    raise too_many(str(error), self.limit) from error
+                index = (index + 1) % num_records
             else:
                 return index
-        raise DataError(f"{last}; no record of the source can be used")
+        raise DataError(f"{self._reasons[index]}; no record of the source can be used")
 
-    def _note(self, index: int, error: DataError) -> None:
-        if self.limit == 0:
-            raise error
-        with self._lock:
-            if index in self._met:
-                return
-            if len(self._met) >= self.limit:
-                raise DataError(
-                    f"{error}; bad records must number at most {self.limit}, got this one besides"
-                ) from error
-            self._met.add(index)
-            logger.warning(
-                "bad record %d of at most %d, replaced by the next: %s", len(self._met), self.limit, error
-            )
+    def serve(self, wanted: Numbers, taken: Numbers, num_records: int) -> None:
+        """Count what `taken` replaces in a batch of `wanted`. Raises DataError beyond the limit."""
+        for index, good in zip(wanted.tolist(), taken.tolist(), strict=True):
+            while index != good:
+                if index not in self.replaced:
+                    reason = self.replaced[index] = self._reasons[index]
+                    if len(self.replaced) > self.limit:
+                        raise too_many(reason, self.limit)
+                    logger.warning("bad record, replaced by the next: %s", reason)
+                index = (index + 1) % num_records
+
+
+def too_many(reason: str, limit: int) -> DataError:
+    """The error of one bad record more than the limit."""
+    return DataError(
+        f"{reason}; bad records of a source must number at most {limit} in the whole job, "
+        "got this one besides"
+    )

@@ -35,6 +35,7 @@ class AnnotatedData(DataSource):
 
     type_name = "AnnotatedData"
     num_tops = Count(1, 2)
+    bad_records: BadRecords
     reshapes_in_forward = True
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -158,6 +159,9 @@ class AnnotatedData(DataSource):
         batch = self._feeder.next()
         self.records = batch.indices
         self.waited_s += self._feeder.wait_s
+        if self.bad_records.has_met_any:
+            wanted = self.stream.schedule()(self.stream.served).records
+            self.bad_records.serve(wanted, batch.indices, self.num_records)
         self.stream.served += 1
         top[0].reshape(batch.data.shape)
         top[0].data.take(batch.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from dtrain.data.bad_records import BadRecords
 from dtrain.layers.layer import NONE, Layer
 
 
@@ -24,6 +25,8 @@ class DataSource(Layer):
     """What is read, as log lines name it; empty where a script hands samples over."""
     waited_s: float
     """Seconds that forward has waited for samples, in all."""
+    bad_records: BadRecords | None = None
+    """Those that were replaced; None where a bad one always stops."""
 
     @abstractmethod
     def position(self) -> int:

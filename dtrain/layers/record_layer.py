@@ -28,6 +28,7 @@ class RecordLayer(DataSource):
     num_tops = Count(1, 2)
 
     reader: Reader
+    bad_records: BadRecords
     prefetch: int
     num_threads: int
     rand_skip: int
@@ -106,6 +107,9 @@ class RecordLayer(DataSource):
         batch = self._feeder.next()
         self.records = batch.indices
         self.waited_s += self._feeder.wait_s
+        if self.bad_records.has_met_any:
+            wanted = self.stream.schedule()(self.stream.served).records
+            self.bad_records.serve(wanted, batch.indices, self.num_records)
         self.stream.served += 1
         if batch.data.shape != top[0].shape:  # a batch of one has the size of its image
             top[0].reshape(batch.data.shape)
