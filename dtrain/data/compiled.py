@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -29,3 +30,19 @@ pointer: Any = intrinsic(_pointer)
 
 carray: Any = numba.carray  # type: ignore[attr-defined, unused-ignore]  # numba's __init__ names no exports
 """carray(pointer, shape, dtype): the memory there as an array, inside compiled functions."""
+
+
+def _prefetch(_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        reads, keep, data = number(0), number(3), number(1)
+        builder.call(function, [builder.inttoptr(arguments[0], byte), reads, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(address), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+"""Have the processor load the cache line at an address, whatever it is, inside compiled functions."""

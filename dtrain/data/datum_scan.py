@@ -63,68 +63,59 @@ def view(address: int, length: int) -> npt.NDArray[np.uint8]:
 
 @compiled
 def scan(addresses: Table, lengths: Table, table: Table) -> None:
-    """Fill table (N, COLUMNS); OK is 0 in the row of a message that cannot be read.
+    """Fill table (N, COLUMNS); OK is 0 in the row of a message that cannot be read."""
+    for row in range(addresses.shape[0]):
+        scan_one(addresses[row], lengths[row], table[row])
+
+
+@compiled
+def scan_one(address: int, length: int, fields: Table) -> None:
+    """Fill one row of `scan`'s table.
 
     Field numbers are those of message Datum. As in protobuf, the last occurrence of a field counts and
     unknown fields are skipped.
     """
-    for row in range(addresses.shape[0]):
-        length = lengths[row]
-        buffer = carray(pointer(addresses[row]), length, np.uint8)
-        fields = table[row]
-        fields[:] = 0
-        at = 0
-        good = True
-        while good and at < length:
-            tag, at = varint(buffer, at)
-            number, wire = tag >> 3, tag & 7
-            if at < 0 or number <= 0:
+    buffer = carray(pointer(address), length, np.uint8)
+    fields[:] = 0
+    at = 0
+    good = True
+    while good and at < length:
+        tag, at = varint(buffer, at)
+        number, wire = tag >> 3, tag & 7
+        if at < 0 or number <= 0:
+            good = False
+        elif wire == 0:
+            value, at = varint(buffer, at)
+            good = at >= 0
+            if number == 1:
+                fields[CHANNELS] = np.int32(value)
+            elif number == 2:
+                fields[HEIGHT] = np.int32(value)
+            elif number == 3:
+                fields[WIDTH] = np.int32(value)
+            elif number == 5:
+                fields[LABEL] = np.int32(value)
+            elif number == 7:
+                fields[ENCODED] = 1 if value != 0 else 0
+        elif wire == 2:
+            size, at = varint(buffer, at)
+            if at < 0 or size < 0 or size > length - at:
                 good = False
-            elif wire == 0:
-                value, at = varint(buffer, at)
-                good = at >= 0
-                if number == 1:
-                    fields[CHANNELS] = np.int32(value)
-                elif number == 2:
-                    fields[HEIGHT] = np.int32(value)
-                elif number == 3:
-                    fields[WIDTH] = np.int32(value)
-                elif number == 5:
-                    fields[LABEL] = np.int32(value)
-                elif number == 7:
-                    fields[ENCODED] = 1 if value != 0 else 0
-            elif wire == 2:
-                size, at = varint(buffer, at)
-                if at < 0 or size < 0 or size > length - at:
-                    good = False
-                else:
-                    if number == 4:
-                        fields[DATA_START] = at
-                        fields[DATA_BYTES] = size
-                    elif number == 6:
-                        fields[FLOATS] += size // 4
-                    at += size
-            elif wire == 5 or wire == 1:
-                if wire == 5 and number == 6:
-                    fields[FLOATS] += 1
-                at += 4 if wire == 5 else 8
-                good = at <= length
             else:
-                good = False
-        fields[OK] = 1 if good else 0
-
-
-@compiled
-def are_raw_and_alike(table: Table) -> bool:
-    """Whether all messages that were scanned hold raw pixels of uint8, of one shape, as many as it says."""
-    count = table[0, CHANNELS] * table[0, HEIGHT] * table[0, WIDTH]
-    alike = count > 0
-    for row in range(table.shape[0]):
-        fields = table[row]
-        for column in (CHANNELS, HEIGHT, WIDTH):
-            alike = alike and fields[column] == table[0, column] and fields[column] > 0
-        alike = alike and fields[OK] == 1 and fields[ENCODED] == 0 and fields[DATA_BYTES] == count
-    return bool(alike)
+                if number == 4:
+                    fields[DATA_START] = at
+                    fields[DATA_BYTES] = size
+                elif number == 6:
+                    fields[FLOATS] += size // 4
+                at += size
+        elif wire == 5 or wire == 1:
+            if wire == 5 and number == 6:
+                fields[FLOATS] += 1
+            at += 4 if wire == 5 else 8
+            good = at <= length
+        else:
+            good = False
+    fields[OK] = 1 if good else 0
 
 
 @compiled

@@ -15,12 +15,13 @@ import numpy.typing as npt
 from dtrain.data import datum_scan
 from dtrain.data.colour_jitter import DRAWS as JITTER_DRAWS
 from dtrain.data.datum import check_count, check_shape, decode_datum
-from dtrain.data.datum_scan import Messages, are_raw_and_alike, scan
+from dtrain.data.datum_scan import Messages, scan
 from dtrain.data.decode import as_planes, decode_image, opencv
 from dtrain.data.geometry import DRAWS as GEOMETRY_DRAWS
 from dtrain.data.geometry import MIDDLE, reduction
 from dtrain.data.hashing import below, keyed, mix
 from dtrain.data.jpeg_size import jpeg_size
+from dtrain.data.raw_batch import LEFT, MIRROR, TOP, raw_batch
 from dtrain.data.reader import Columns
 from dtrain.data.record import Pixels, Record
 from dtrain.data.transform_kernels import Floats, interleaved, planar, planar_from_memory
@@ -31,7 +32,6 @@ Numbers = npt.NDArray[np.int64]
 Shape = tuple[int, int, int]
 Draws = Sequence[float]
 
-_MIRROR, _TOP, _LEFT = np.arange(3, dtype=np.uint64)  # which of a sample's random numbers is which
 _JITTER = GEOMETRY_DRAWS  # where the numbers of the colours begin, after those of the geometry
 _DRAWS = np.arange(3, 3 + GEOMETRY_DRAWS + JITTER_DRAWS, dtype=np.uint64)
 _MIDDLE = (MIDDLE,) * (GEOMETRY_DRAWS + JITTER_DRAWS)
@@ -45,6 +45,7 @@ class Transformer:
         self.settings = settings
         self._where = where
         self._key = keyed(settings.seed, 0x7F0A)
+        self._mean_values = np.array(settings.mean_values or (0.0,), np.float32)
 
     def output_shape(self, record: Record) -> Shape:
         """(C, h, w) of the image that this record becomes."""
@@ -87,17 +88,29 @@ class Transformer:
     ) -> None:
         """`apply` for serialised Datum messages: out (N, C, h, w), labels (N,).
 
-        Raw uint8 pixels of one shape are read where they lie, all in one call; the rest goes one by one.
+        Raw uint8 pixels are read where they lie, all in one call; a part with anything else goes one by one.
         `where(n)` names the n-th message.
         """
-        addresses = messages.addresses
+        addresses, settings = messages.addresses, self.settings
+        if not self.takes_each and raw_batch(
+            addresses,
+            messages.lengths,
+            samples,
+            self._key,
+            settings.train,
+            settings.mirror,
+            settings.crop_h,
+            settings.crop_w,
+            settings.mean_image,
+            self._mean_values,
+            settings.scale,
+            out,
+            labels,
+        ):
+            return
         table = np.empty((len(addresses), datum_scan.COLUMNS), np.int64)
         scan(addresses, messages.lengths, table)
         labels[:] = table[:, datum_scan.LABEL]
-        if not self.takes_each and are_raw_and_alike(table):
-            channels, height, width = table[0, datum_scan.CHANNELS : datum_scan.WIDTH + 1].tolist()
-            self._from_memory(addresses, table, (channels, height, width), where, samples, out)
-            return
         for n in range(len(addresses)):
             name, value = where(n), messages.bytes_of(n)
             draws = self._draws(int(samples[n]))
@@ -228,17 +241,17 @@ class Transformer:
         crops_at_random = settings.train and (spare_h > 0 or spare_w > 0)
         words = mix(samples.astype(np.uint64) ^ self._key) if settings.mirror or crops_at_random else None
         if words is not None and settings.mirror:
-            mirrors = (mix(words ^ _MIRROR) >> np.uint64(63)).astype(np.bool_)
+            mirrors = (mix(words ^ MIRROR) >> np.uint64(63)).astype(np.bool_)
         else:
             mirrors = np.zeros(num, np.bool_)
         if words is None or not crops_at_random:
             return np.full(num, spare_h // 2), np.full(num, spare_w // 2), mirrors
-        tops = below(mix(words ^ _TOP), np.array([spare_h + 1]))
-        lefts = below(mix(words ^ _LEFT), np.array([spare_w + 1]))
+        tops = below(mix(words ^ TOP), np.array([spare_h + 1]))
+        lefts = below(mix(words ^ LEFT), np.array([spare_w + 1]))
         return tops, lefts, mirrors
 
     def _means(self, channels: int) -> Floats:
-        values = np.array(self.settings.mean_values or (0.0,), np.float32)
+        values = self._mean_values
         return np.repeat(values, channels) if len(values) == 1 else values
 
     def _check(self, shape: Shape, out_shape: tuple[int, ...], where: Callable[[], str]) -> None:

@@ -102,6 +102,40 @@ def test_a_sample_looks_the_same_alone_and_in_any_batch():
     np.testing.assert_array_equal(out, alone[order])
 
 
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("crop", [0, 6])
+@pytest.mark.parametrize("mean", ["none", "image", "value", "values"])
+def test_a_batch_has_the_bits_that_its_records_get_one_by_one(train, mirror, crop, mean):
+    pixels = images(30, (3, 9, 11), seed=3)
+    means = {
+        "none": {},
+        "image": {"mean_image": np.random.default_rng(1).random((3, 9, 11), np.float32) * 255},
+        "value": {"mean_values": (120.5,)},
+        "values": {"mean_values": (104.0, 117.0, 123.5)},
+    }[mean]
+    transform = transformer(
+        train=train, mirror=mirror, crop_h=crop, crop_w=crop, scale=0.017, seed=7, **means
+    )
+    samples = np.arange(2**40, 2**40 + 30)
+    alone = np.stack([applied(transform, image, int(n)) for image, n in zip(pixels, samples, strict=True)])
+    messages = [memoryview(encode_pixels(image, n)) for n, image in enumerate(pixels)]
+    out, labels = np.full(alone.shape, np.nan, np.float32), np.full(30, np.nan, np.float32)
+    transform.apply_datums(located(messages), str, samples, out, labels)
+    np.testing.assert_array_equal(out, alone)
+    np.testing.assert_array_equal(labels, np.arange(30))
+
+
+def test_raw_images_of_several_sizes_are_cropped_each_by_its_own_size():
+    pixels = [images(1, (1, 6 + n, 9 - n), seed=n)[0] for n in range(4)]
+    transform = transformer(train=True, crop_h=5, crop_w=5)
+    messages = [memoryview(encode_pixels(image, n)) for n, image in enumerate(pixels)]
+    out = np.full((4, 1, 5, 5), np.nan, np.float32)
+    transform.apply_datums(located(messages), str, np.arange(4), out, np.zeros(4, np.float32))
+    for n, image in enumerate(pixels):
+        np.testing.assert_array_equal(out[n], applied(transform, image, n))
+
+
 def test_another_seed_draws_other_crops():
     pixels = images(1, (1, 40, 40))[0]
     one, two = (transformer(train=True, crop_h=8, crop_w=8, seed=seed) for seed in (1, 2))
