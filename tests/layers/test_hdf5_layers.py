@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from dtrain.data.sampler import Draw
+from dtrain.data import hdf5_rows
+from dtrain.data.sampler import Draw, Numbers
 from dtrain.errors import ConfigError, DataError
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.layers.hdf5_data import HDF5Data
@@ -113,6 +117,70 @@ def test_shuffled_ranks_share_the_stream_of_one(source: Path) -> None:
             row for batch in labels(build(source, "shuffle: true", rank=rank, size=2), 4) for row in batch
         ]
         assert mine == alone[rank::2]
+
+
+@pytest.mark.parametrize("shuffle", ["", "shuffle: true"])
+@pytest.mark.parametrize(("size", "batch_size"), [(1, 5), (2, 3), (4, 2)])
+def test_every_row_is_served_once_an_epoch_at_any_number_of_ranks(
+    source: Path, size: int, batch_size: int, shuffle: str
+) -> None:
+    steps = 3 * ROWS // batch_size + 1  # epochs end inside batches
+    ranks = [
+        labels(build(source, shuffle, batch_size=batch_size, rank=r, size=size), steps) for r in range(size)
+    ]
+    stream = np.array(ranks).transpose(1, 2, 0).ravel().tolist()  # sample i is rank i mod size's
+    epochs = [stream[start : start + ROWS] for start in range(0, len(stream) - ROWS + 1, ROWS)]
+    assert len(epochs) >= 3
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(ROWS))
+    alone = [row for batch in labels(build(source, shuffle, batch_size=1), len(stream)) for row in batch]
+    assert stream == alone
+
+
+@pytest.mark.parametrize(("shuffle", "rank", "size"), [("", 0, 1), ("", 1, 2), ("shuffle: true", 2, 4)])
+def test_a_large_file_is_read_a_batch_ahead_and_never_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shuffle: str, rank: int, size: int
+) -> None:
+    num, batch_size, steps = 4000, 8, 5
+    with h5py.File(tmp_path / "large.h5", "w") as file:  # 4 MB
+        file.create_dataset("data", (num, 1, 16, 16), np.float32, chunks=(4, 1, 16, 16))
+        file["label"] = np.arange(num)
+    (tmp_path / "list.txt").write_text(str(tmp_path / "large.h5"))
+    asked: list[Numbers] = []
+    inner = hdf5_rows._rows_of
+
+    def noting(dataset: Any, wanted: Numbers) -> NDArray[Any]:
+        if len(dataset) == num:  # a thread of another test's layer may still read
+            asked.append(wanted)
+        return inner(dataset, wanted)
+
+    monkeypatch.setattr(hdf5_rows, "_rows_of", noting)
+    net = build(tmp_path / "list.txt", shuffle, batch_size=batch_size, rank=rank, size=size)
+    assert not asked, "set-up reads no row"
+    mine = []
+    for _ in range(steps):
+        net.forward()
+        mine += net.blob("label").data.plain().tolist()
+    net.layer("rows").close()  # type: ignore[attr-defined]
+    assert {len(wanted) for wanted in asked} == {batch_size}
+    assert len(asked) == 2 * (steps + 1), "one batch ahead, of data and of labels"
+    assert {row for wanted in asked[: 2 * steps] for row in wanted} == set(mine)
+    if not shuffle:
+        assert mine == list(range(rank, size * steps * batch_size, size))
+
+
+def test_closing_ends_the_thread_and_the_file_again_and_again(source: Path) -> None:
+    def cycle() -> None:
+        net = build(source)
+        labels(net, 2)
+        net.layer("rows").close()  # type: ignore[attr-defined]
+        net.layer("rows").close()  # type: ignore[attr-defined]
+
+    cycle()
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    for _ in range(30):
+        cycle()
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
 
 
 def test_seek_goes_on_where_another_job_stopped(source: Path) -> None:
