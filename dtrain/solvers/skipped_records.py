@@ -72,12 +72,14 @@ class SkippedRecords:
                 if rank == self._comm.rank:
                     self._counters[name].add()
         agree(self._comm, fault)
-        for name, known in self.counts.items():
-            logger.info("%s: %d bad records replaced of at most %d", name, len(known), self.limit)
+        self._say()
 
     def tell(self) -> None:
         """One line for each source, at the end of a run that replaces bad records. Collective."""
         self.check()
+        if self.limit:
+            self._say()
+
+    def _say(self) -> None:
         for name, known in self.counts.items():
-            if self.limit:
-                logger.info("Bad records: %d of at most %d in %s", len(known), self.limit, name)
+            logger.info("Bad records: %d of at most %d replaced in %s", len(known), self.limit, name)

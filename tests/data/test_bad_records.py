@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from dtrain.net import Net
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto import text
 from dtrain.solvers.skipped_records import SkippedRecords
+from tests.cli.running import dtrain
 from tests.data.sources import images, jpeg_of, lmdb_of
 
 GOOD = images(1, (3, 8, 8))[0]
@@ -357,3 +359,37 @@ def test_the_train_command_skips_when_told(tmp_path, option, status, told):
     )
     assert done.returncode == status
     assert told in done.stderr
+
+
+@pytest.mark.parametrize("limit", [4, 3])
+def test_two_ranks_tell_and_export_one_count(tmp_path, limit):
+    source_with(tmp_path, dict.fromkeys((1, 9, 10, 14), b"\xff"), num=16)
+    (tmp_path / "net.prototxt").write_text(NET.format(source=f"{tmp_path}/db", classes=20))
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 1e-5 lr_policy: "fixed" max_iter: 4 snapshot_after_train: false'
+    )
+    words = [
+        "solver.prototxt",
+        "--bad-records",
+        f"skip:{limit}",
+        "--plan",
+        "off",
+        "--metrics-textfile",
+        "prom",
+    ]
+    done = dtrain(*words, at=tmp_path, ranks=2)
+    if limit == 3:
+        assert done.status == 1
+        (fault,) = [line for line in done.faults if not line.startswith("W")]
+        assert re.search(r"record \d+ \(key .* at most 3 in the whole job, got this one besides", fault)
+        return
+    assert done.status == 0, done.err
+    assert f"Bad records: 4 of at most 4 replaced in {tmp_path}/db" in done.err.splitlines()[-1]
+    counts = [
+        float(line.split()[-1])
+        for path in (tmp_path / "prom").iterdir()
+        for line in path.read_text().splitlines()
+        if line.startswith("dtrain_bad_records_total{") and f'source="{tmp_path}/db"' in line
+    ]
+    assert sum(counts) == 4
+    assert len(counts) == 2
