@@ -29,6 +29,9 @@ ROW = np.dtype(
         ("phase", f"S{TEXT_BYTES}"),
         ("label", f"S{TEXT_BYTES}"),  # what the collective is for
         ("host", f"S{TEXT_BYTES}"),
+        ("device_at", np.int64),  # the collective that the rank's GPU is in, by its label's number; 0 in none
+        ("device_s", np.float64),  # how long it has been seen there
+        ("device_label", f"S{TEXT_BYTES}"),
     ]
 )
 
@@ -47,6 +50,9 @@ class Standing:
     phase: str
     label: str
     host: str
+    device_at: int = 0
+    device_s: float = 0.0
+    device_label: str = ""
 
     @property
     def name(self) -> str:
@@ -83,6 +89,12 @@ class Board:
     def phase(self, phase: str) -> None:
         self._phase[self.rank] = _text(phase)
 
+    def device(self, number: int, seconds: float, label: str) -> None:
+        row = self.rows[self.rank]
+        row["device_label"] = _text(label)
+        row["device_s"] = seconds
+        row["device_at"] = number
+
     def leave(self) -> None:
         self.rows["left"][self.rank] = 1
 
@@ -108,6 +120,9 @@ class Board:
                 phase=bytes(row["phase"]).decode(errors="replace"),
                 label=bytes(row["label"]).decode(errors="replace"),
                 host=bytes(row["host"]).decode(errors="replace"),
+                device_at=int(row["device_at"]),
+                device_s=float(row["device_s"]),
+                device_label=bytes(row["device_label"]).decode(errors="replace"),
             )
             for rank, row in enumerate(rows)
             if row["pid"]

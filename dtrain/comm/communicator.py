@@ -18,8 +18,9 @@ ALIGNMENT_BYTES = 64  # one cache line, one AVX-512 register
 class Communicator(ABC):
     """Ranks 0..size-1 that call the same collectives in the same order.
 
-    Arrays are C-contiguous float32, float64, int64 or uint8, of one shape and type on all ranks. The bits
-    of a sum are the same on every rank. Inside one machine an allocated array is summed in rank order.
+    Arrays are C-contiguous float32, float64, int64 or uint8, of one shape and type on all ranks. They lie
+    in host memory; a communicator made for a device takes the device's too. The bits of a sum are the same
+    on every rank. Inside one machine an allocated array is summed in rank order.
     """
 
     rank: int
@@ -29,6 +30,8 @@ class Communicator(ABC):
     local_size: int
     threads: int
     """Cores that this rank may keep busy."""
+    is_capturable: bool
+    """Whether sums of the device's arrays may be captured into a CUDA graph and replayed."""
 
     @abstractmethod
     def allocate(self, count: int, dtype: npt.DTypeLike = np.float32) -> Array:
@@ -43,7 +46,10 @@ class Communicator(ABC):
 
     @abstractmethod
     def wait(self, ticket: Ticket) -> None:
-        """Return when the collective behind the ticket is complete on this rank."""
+        """Return when the collective behind the ticket is complete on this rank.
+
+        For an array of a device, complete for what is queued on the device from now on.
+        """
 
     @abstractmethod
     def poll(self) -> None:
@@ -51,7 +57,11 @@ class Communicator(ABC):
 
     @abstractmethod
     def broadcast(self, array: Array, root: int = 0) -> None:
-        """array <- array of `root`, complete on return."""
+        """array <- array of `root`, complete on return, as `wait` says."""
+
+    @abstractmethod
+    def on_host(self, array: Array) -> Array:
+        """The array's values in host memory, for reading: itself if it lies there."""
 
     @abstractmethod
     def allgather_object(self, obj: object) -> list[Any]:

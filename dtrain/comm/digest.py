@@ -26,7 +26,7 @@ def check_equal(comm: Communicator, name: str, arrays: Iterable[Array]) -> None:
     """Raise on every rank when the arrays differ between two ranks. Collective."""
     if comm.size == 1:
         return
-    digests = comm.allgather_object(digest(arrays))
+    digests = comm.allgather_object(digest(comm.on_host(array) for array in arrays))
     different = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if different:
         first = different[0]

@@ -7,7 +7,8 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn, final
 
@@ -66,6 +67,7 @@ class MpiCommunicator(Communicator):
         else:
             self.node = self.world.Split(self.rank // machine_size, self.rank)
         self.local_rank, self.local_size = self.node.rank, self.node.size
+        self.is_capturable = False
         self.issued = 0
         self.pending: dict[Ticket, tuple[Test, Array, str]] = {}
         self.sliced: SharedAllreduce | None = None
@@ -122,6 +124,9 @@ class MpiCommunicator(Communicator):
         number = self._begin("broadcast", array, f"from rank {root}")
         self._complete(self.world.Ibcast(array, root).Test, number, "broadcast")
 
+    def on_host(self, array: Array) -> Array:
+        return array
+
     def allgather_object(self, obj: object) -> list[Any]:
         self._begin("allgather_object")
         return self._gather(self.world, obj, "allgather_object")
@@ -132,6 +137,16 @@ class MpiCommunicator(Communicator):
 
     def note(self, phase: str) -> None:
         self.board.phase(phase)
+
+    @contextmanager
+    def waiting(self, label: str) -> Iterator[None]:
+        """Run a body that waits for all ranks by other means, watched as a collective is. Collective."""
+        number = self._begin(label)
+        self.board.begin_wait(number, label)
+        try:
+            yield
+        finally:
+            self.board.end_wait()
 
     def close(self, *, failed: bool = False) -> None:
         if failed:
@@ -149,7 +164,9 @@ class MpiCommunicator(Communicator):
     def _begin(self, kind: str, array: Array | None = None, details: str = "", label: str = "") -> int:
         """Number a collective; the first ones are compared over the ranks before they start."""
         self.issued += 1
-        assert array is None or array.flags.c_contiguous, "a collective works on contiguous memory"
+        if array is not None:
+            assert isinstance(array, np.ndarray), f"MPI sums host memory, got {type(array)}"
+            assert array.flags.c_contiguous, "a collective works on contiguous memory"
         self.board.enter(self.issued, label or kind)
         if self.issued <= CHECKED_COLLECTIVES:
             what = "" if array is None else f"{array.dtype}{list(array.shape)}"

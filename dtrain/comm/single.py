@@ -19,6 +19,7 @@ class SingleCommunicator(Communicator):
         self.rank, self.size = 0, 1
         self.local_rank, self.local_size = 0, 1
         self.threads = own_cores()
+        self.is_capturable = True
 
     def allocate(self, count: int, dtype: npt.DTypeLike = np.float32) -> Array:
         return aligned_zeros(count, dtype)
@@ -34,6 +35,9 @@ class SingleCommunicator(Communicator):
 
     def broadcast(self, array: Array, root: int = 0) -> None:
         assert root == 0, f"root {root} of a group of one"
+
+    def on_host(self, array: Array) -> Array:
+        return array
 
     def allgather_object(self, obj: object) -> list[Any]:
         return [obj]

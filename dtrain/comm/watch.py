@@ -21,6 +21,7 @@ WARN_S = 60.0
 ABORT_S = 600.0
 GRACE_S = 2.0  # the lowest waiting rank speaks for all; the others end the job if it does not
 STDERR = 2
+NOBODY = "none, the network stands still"
 
 
 def holding_up(standings: Sequence[Standing], number: int) -> list[Standing]:
@@ -35,9 +36,10 @@ def stall_text(waiter: Standing, standings: Sequence[Standing]) -> str:
         f'{late.name}, phase "{late.phase}", after collective {late.entered}'
         for late in holding_up(standings, waiter.awaited)
     )
+    device = f", its GPU in {waiter.device_label}" if waiter.device_at else ""
     return (
         f'{waiter.name}: waiting {waiter.waited_s:.1f} s in phase "{waiter.phase}" for collective '
-        f"{waiter.awaited} ({waiter.label}); not arrived: {culprits or 'none, the network stands still'}"
+        f"{waiter.awaited} ({waiter.label}){device}; not arrived: {culprits or NOBODY}"
     )
 
 
@@ -47,7 +49,8 @@ class Watch:
 
     After `warn_s` in one collective the lowest waiting rank prints who has not arrived, and a rank that is
     waited for prints its Python stack. After `abort_s`, or when a rank of this machine dies, `end` is called
-    with the error; it must end every rank. `exchange` keeps the rows of other machines fresh.
+    with the error; it must end every rank. `exchange` keeps the rows of other machines fresh. Whoever has
+    something else to watch puts it into `also`.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Watch:
         self.board = board
         self.warn_s, self.abort_s = warn_s, abort_s
         self.end, self.exchange = end, exchange
+        self.also: tuple[Callable[[], None], ...] = ()
         self.interval_s = min(1.0, warn_s / 4, abort_s / 4)
         self.warned = self.dumped = 0
         self.pid_fds = _open_pids(local_pids, board.rank)
@@ -94,6 +98,8 @@ class Watch:
                 poller.unregister(fd)
                 self._rank_is_gone(self.pid_fds[fd])
             self.exchange()
+            for look in self.also:
+                look()
             self._look()
 
     def _rank_is_gone(self, rank: int) -> None:

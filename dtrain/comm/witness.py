@@ -14,7 +14,7 @@ import struct
 import sys
 
 GATHER_MS = 100.0  # after a first death, for others to show
-ROW_FORMAT = "=qqdqq56s56s56s"  # dtrain.comm.board.ROW
+ROW_FORMAT = "=qqdqq56s56s56sqd56s"  # dtrain.comm.board.ROW
 
 
 def main(arguments: list[str]) -> None:
@@ -51,8 +51,9 @@ def main(arguments: list[str]) -> None:
 def row_of(rank: int) -> tuple[int, int, float, int, int, bytes, bytes, bytes]:
     """entered, awaited, since, pid, left, phase, label, host."""
     size = struct.calcsize(ROW_FORMAT)
-    entered, awaited, since, pid, left, *texts = struct.unpack(ROW_FORMAT, os.pread(0, size, rank * size))
-    phase, label, host = (text.rstrip(b"\0") for text in texts)
+    row = struct.unpack(ROW_FORMAT, os.pread(0, size, rank * size))
+    entered, awaited, since, pid, left = row[:5]
+    phase, label, host = (text.rstrip(b"\0") for text in row[5:8])
     return entered, awaited, since, pid, left, phase, label, host
 
 

@@ -53,6 +53,6 @@ def test_the_witness_reads_rows_as_the_board_writes_them() -> None:
     board = Board(memory, None, 0, 1)
     board.enter(5, "barrier")
     board.leave()
-    entered, awaited, _, _, left, phase, label, _ = struct.unpack(ROW_FORMAT, memory.tobytes())
+    entered, awaited, _, _, left, phase, label, _, *_device = struct.unpack(ROW_FORMAT, memory.tobytes())
     assert (entered, awaited, left) == (5, 0, 1)
     assert (phase.rstrip(b"\0"), label.rstrip(b"\0")) == (b"start", b"barrier")
