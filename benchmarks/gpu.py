@@ -282,6 +282,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--no-torch", action="store_true", help="dtrain alone")
     made.add_argument("--json", type=Path, metavar="PATH", help="write every round there")
     made.add_argument("--dry-run", action="store_true", help="what can be checked without a card")
+    made.add_argument(
+        "--libraries",
+        type=Path,
+        metavar="DIR",
+        help="for the dry run: where `pip install --target DIR nvidia-cudnn-cu13 nvidia-cublas` put cuDNN",
+    )
     return made
 
 
@@ -299,7 +305,7 @@ def main() -> None:
     if given.dry_run:
         from benchmarks.dry_run import dry_run
 
-        sys.exit(dry_run(given.nets or list(NETS), given.budget_s))
+        sys.exit(dry_run(given.nets or list(NETS), given.budget_s, given.libraries))
     ours = module_worker("dtrain", "benchmarks.dtrain_gpu_worker")
     peer = None if given.no_torch else module_worker("PyTorch", "benchmarks.torch_gpu_worker")
     print("training images a second, synthetic images on the card for both, in turns; medians of rounds")

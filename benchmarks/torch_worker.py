@@ -98,7 +98,8 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(self.branch(x) + self.shortcut(x))
+        y: torch.Tensor = self.relu(self.branch(x) + self.shortcut(x))
+        return y
 
 
 def resnet50() -> nn.Module:
@@ -230,14 +231,14 @@ def main() -> None:
     images = torch.randn(*given.shape)
     labels = torch.randint(0, given.classes, (given.shape[0],))
     if given.channels_last:
-        net = net.to(memory_format=torch.channels_last)
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = images.to(memory_format=torch.channels_last)
     solver = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
 
     def step() -> float:
         solver.zero_grad(set_to_none=True)
         loss = training_loss(net(images), labels)
-        loss.backward()
+        torch.autograd.backward(loss)
         solver.step()
         return loss.item()
 
