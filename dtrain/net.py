@@ -14,6 +14,7 @@ from dtrain import graph
 from dtrain.blob import Blob, Blobs
 from dtrain.errors import BackendError, ConfigError, DtrainError, unknown_name
 from dtrain.kernels.array import Shape
+from dtrain.kernels.backend import Replayer
 from dtrain.layers import layer_class
 from dtrain.layers.layer import Layer, Scope
 from dtrain.params import Allocate, Params
@@ -40,6 +41,11 @@ class Step:
     # What a plan runs instead of the layer in whole passes, where it has fused the layer with others.
     fused_forward: Run | None = None
     fused_backward: Run | None = None
+
+    @property
+    def feeds(self) -> bool:
+        """Whether the layer brings values into the net from outside: it reads no blob and learns none."""
+        return not self.bottom and not self.layer.blobs
 
 
 def _refuse_empty(step: Step) -> None:
@@ -95,6 +101,9 @@ class Net:
         self.after_forward: list[Hook] = []
         self.before_backward: list[Hook] = []
         self.after_backward: list[Hook] = []
+        self.on_gradients: Hook | None = None  # behind them, when a layer's gradients are final in this pass
+        self.replayer: Replayer | None = None  # set by a plan: who may run whole passes
+        self.version = 0  # grows with every reshape of a layer
         self._source = source
         self._unread: dict[str, None] = {}  # tops that nobody has consumed, in order
         self._blob_needs_backward: dict[int, bool] = {}  # by id of the blob
@@ -284,6 +293,7 @@ class Net:
                     f"shape {shapes[id(blob)]} to run in place",
                     blob.shape,
                 )
+        self.version += 1
         step.seen_shapes = [blob.shape for blob in step.bottom]
         for blob, weight in zip(step.top, step.layer.loss_weights, strict=True):
             if weight:
@@ -314,11 +324,7 @@ class Net:
             step = self.steps[i]
             for hook in self.before_forward:
                 hook(i)
-            self._reshape_if_needed(step)
-            if step.fused_forward is None or self.scope.is_partial:
-                step.layer.forward(step.bottom, step.top)
-            else:
-                step.fused_forward()
+            self._run_forward(step)
             for blob, weight in zip(step.top, step.layer.loss_weights, strict=True):
                 if weight:
                     loss += float((blob.data.plain() * blob.diff.plain()).sum())
@@ -326,6 +332,50 @@ class Net:
                 hook(i)
         self.scope.passes += 1
         return loss
+
+    def _run_forward(self, step: Step) -> None:
+        self._reshape_if_needed(step)
+        if step.fused_forward is None or self.scope.is_partial:
+            step.layer.forward(step.bottom, step.top)
+        else:
+            step.fused_forward()
+
+    # A pass in the parts of which all but the first can be replayed; `forward` does it at once.
+
+    def feed(self) -> None:
+        """Let the layers that have no bottom fill their tops, and bring the other layers to their shapes."""
+        self.scope.is_partial = False
+        for step in self.steps:
+            if step.feeds:
+                self._run_forward(step)
+        self.reshape()
+
+    def compute(self) -> None:
+        """The rest of a forward pass behind `feed`; who calls it counts it in `scope.passes`."""
+        for step in self.steps:
+            if not step.feeds:
+                if self.replayer is not None:
+                    self.replayer.place(f'layer "{step.layer.name}" ({step.layer.spec.type})')
+                self._run_forward(step)
+
+    def refresh(self) -> None:
+        """What `compute` does on the host, for whoever replays the rest of it."""
+        for step in self.steps:
+            step.layer.refresh()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody wants to hear of every layer that runs."""
+        return any((self.before_forward, self.after_forward, self.before_backward, self.after_backward))
+
+    def losses(self) -> list[Blob]:
+        """The tops that have a loss weight, which stands in their diff."""
+        return [
+            blob
+            for step in self.steps
+            for blob, weight in zip(step.top, step.layer.loss_weights, strict=True)
+            if weight
+        ]
 
     def backward(self, start: int | None = None, end: int = 0) -> None:
         """Run layers start..end (inclusive, backwards; default all); parameter diffs are added to."""
@@ -335,12 +385,16 @@ class Net:
             for hook in self.before_backward:
                 hook(i)
             if step.needs_backward:
+                if self.replayer is not None:
+                    self.replayer.place(f'backward of layer "{step.layer.name}" ({step.layer.spec.type})')
                 if step.fused_backward is None or self.scope.is_partial:
                     step.layer.backward(step.top, step.bottom_need_backward, step.bottom)
                 else:
                     step.fused_backward()
             for hook in self.after_backward:
                 hook(i)
+            if self.on_gradients is not None:
+                self.on_gradients(i)
 
     def clear_param_diffs(self) -> None:
         """Make all parameter diffs zero before a new sum."""

@@ -18,6 +18,53 @@ class Unsupported(Exception):
     """An implementation does not compute an operator with these shapes or types; the next one may."""
 
 
+class Later(ABC):
+    """A number that a device has been asked to compute."""
+
+    @abstractmethod
+    def value(self) -> float:
+        """The number; waits for the device if need be."""
+
+    @property
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Whether `value` would not wait."""
+
+
+@final
+class Known(Later):
+    """A number that is there already."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def value(self) -> float:
+        return self._value
+
+    @property
+    def is_ready(self) -> bool:
+        return True
+
+
+class Replayer(ABC):
+    """Runs the same work again and again, from some time on without asking Python what it was."""
+
+    @abstractmethod
+    def run(self, key: tuple[object, ...], work: Callable[[], None], refresh: Callable[[], None]) -> None:
+        """Do the work that `key` names: call `work`, or replay what an earlier call queued.
+
+        `refresh` sets the numbers that change from one time to the next; `work` does that by itself.
+        """
+
+    @abstractmethod
+    def later(self, array: SyncedArray) -> Later:
+        """The one value of an array, behind all that is queued; the array may then be overwritten."""
+
+    @abstractmethod
+    def place(self, name: str) -> None:
+        """Tell, from within the work, what runs now: for messages."""
+
+
 class Backend(ABC):
     """One device with its operators; owned by the nets that were built on it."""
 
@@ -41,6 +88,10 @@ class Backend(ABC):
 
         precision: fp32, tf32, bf16 or fp16, or nothing for the backend's own. Raises BackendError.
         """
+
+    @abstractmethod
+    def replayer(self) -> Replayer | None:
+        """A new replayer, where replaying saves time."""
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -123,6 +123,12 @@ class Layer(ABC):
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Overwrite the wanted bottoms' diffs and add to the wanted blobs' diffs."""
 
+    def refresh(self) -> None:  # noqa: B027 -- most layers have no such numbers
+        """Set the numbers that change from pass to pass: called by forward, or by who replays it instead."""
+
+    def check_data(self) -> None:  # noqa: B027 -- most layers look at no labels
+        """Raise the DataError for what the device found wrong in the data of the last pass."""
+
     def allows_force_backward(self, bottom_index: int) -> bool:
         """Whether the net's force_backward may ask for this bottom's diff: not for a loss layer's labels."""
         return True

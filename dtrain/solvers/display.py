@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from contextlib import AbstractContextManager, nullcontext
-from typing import final
+from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.comm.communicator import Communicator, Ticket
+from dtrain.kernels.backend import Later
 from dtrain.metrics.recorder import Recorder
 from dtrain.metrics.reporter import Display, Reporter
 from dtrain.net import Net
@@ -18,6 +20,8 @@ from dtrain.solvers.debug_info import debug_info
 from dtrain.solvers.loss_watch import LossWatch
 from dtrain.solvers.outputs import output_values, told
 from dtrain.solvers.smoothing import SmoothedLoss
+
+MOST_UNSEEN: Final = 1  # losses of iterations that are queued: the host stays that far ahead of the device
 
 
 @final
@@ -41,11 +45,13 @@ class Displays:
         self._reporter = reporter
         self._watch = LossWatch(net, comm.rank, recorder)
         self._smoothed = SmoothedLoss(param.average_loss)
+        self._unseen: deque[tuple[int, Later]] = deque()
         self._shown: tuple[int, float, NDArray[np.float64], Ticket] | None = None
         self.restart(0)
 
     def restart(self, it: int) -> None:
         """A new run of iterations begins."""
+        self._see(most_left=0)
         self._smoothed.restart()
         self._last_iter = it
         self._last_time = time.perf_counter()
@@ -57,13 +63,24 @@ class Displays:
         """The context in which iteration `it` runs the net."""
         return debug_info(self._net) if self._param.debug_info and self.is_due(it) else nullcontext()
 
-    def begin(self, it: int, loss: float, lr: float) -> None:
-        """Iteration `it` had this loss. Collective where a display is due."""
-        self._smoothed.add(loss)
-        self._watch.see(it, loss)
+    def begin(self, it: int, loss: Later, lr: float) -> None:
+        """Iteration `it` had this loss. Collective where a display is due.
+
+        A loss that the device has yet to compute is looked at when the next one is on its way.
+        """
+        self._unseen.append((it, loss))
+        self._see(most_left=0 if self.is_due(it) else MOST_UNSEEN)
         if self.is_due(it):
             numbers = np.array([self._smoothed.value, *output_values(self._net)], np.float64)
             self._shown = it, lr, numbers, self._comm.allreduce(numbers, "display")
+
+    def _see(self, most_left: int) -> None:
+        """Take in the losses that are there, and wait for more until at most so many are left."""
+        while self._unseen and (self._unseen[0][1].is_ready or len(self._unseen) > most_left):
+            it, later = self._unseen.popleft()
+            loss = later.value()
+            self._smoothed.add(loss)
+            self._watch.see(it, loss)
 
     def finish(self) -> None:
         """Tell what was begun, if anything was."""
@@ -89,6 +106,7 @@ class Displays:
 
     def final_loss(self, it: int, loss: float) -> None:
         """The loss of one more forward pass after the last update. Collective."""
+        self._see(most_left=0)
         self._smoothed.add(loss)
         mean = np.array([self._smoothed.value], np.float64)
         self._comm.wait(self._comm.allreduce(mean, "final loss"))

@@ -28,7 +28,7 @@ class Gradients:
             self._of_layer.setdefault(param.layer_index, []).append(i)
         self._is_last_pass = False
         if comm.size > 1:
-            net.after_backward.append(self._layer_done)
+            net.on_gradients = self._layer_done
 
     def begin_last_pass(self) -> None:
         self._is_last_pass = True

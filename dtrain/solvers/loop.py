@@ -20,6 +20,7 @@ from dtrain.proto.sources import SourceMap
 from dtrain.solvers.display import Displays
 from dtrain.solvers.gradients import Gradients
 from dtrain.solvers.lr_policy import LearningRate
+from dtrain.solvers.passes import Passes
 from dtrain.solvers.phase_clock import PhaseClock
 from dtrain.solvers.rules import rule_of
 from dtrain.solvers.settings import Settings, check
@@ -73,6 +74,9 @@ class Solver:
             Tester(net, i, param.test_iter[i], self.comm, self._votes) for i, net in enumerate(self.test_nets)
         ]
         self._sources = sources_of(train_net)
+        self._passes = Passes(
+            train_net, self._gradients, self.comm, param.iter_size, self._clock, self._sources
+        )
         self._displays = Displays(param, train_net, self.comm, self.reporter, recorder or Recorder())
         self._snapshots = Snapshots(
             settings, train_net, self.test_nets, self.comm, self._updater, self._lr, self.reporter
@@ -116,10 +120,9 @@ class Solver:
             if self._test_is_due() and not self.test():
                 break
             clock.start()
-            self.net.clear_param_diffs()
             call(self.on_start)
             with self._displays.debug_info(self.iter):
-                loss = self._forward_backward()
+                loss = self._passes.run()
             lr = self._lr.at(self.iter)
             self._votes.cast()
             self._displays.begin(self.iter, loss, lr)
@@ -138,23 +141,6 @@ class Solver:
         if Request.SNAPSHOT in self._votes.agreed:  # a test was ended before the next step
             self.snapshot()
         return Request.STOP not in self._votes.agreed
-
-    def _forward_backward(self) -> float:
-        """iter_size passes whose gradients add up, summed over the ranks as the last backward goes on."""
-        iter_size, loss = self.param.iter_size, 0.0
-        for i in range(iter_size):
-            waited_s = self._waited_s()
-            self.comm.note("forward")
-            loss += self.net.forward()
-            self._clock.lap("forward")
-            self._clock.move(self._waited_s() - waited_s, "forward", "data_wait")
-            self.comm.note("backward")
-            if i == iter_size - 1:
-                self._gradients.begin_last_pass()
-            self.net.backward()
-            self._clock.lap("backward")
-        self.comm.note("update")
-        return loss / iter_size
 
     def test(self) -> bool:
         """A pass over every test net, all ranks together; False if a signal ended it."""
@@ -239,9 +225,6 @@ class Solver:
     def _local_samples(self) -> int:
         """Samples that this rank trains on in one iteration; 0 where no layer tells."""
         return self.param.iter_size * max((source.batch_size for source in self._sources), default=0)
-
-    def _waited_s(self) -> float:
-        return sum(source.waited_s for source in self._sources)
 
 
 def call(callbacks: Sequence[Callback]) -> None:

@@ -80,6 +80,9 @@ class CpuBackend(Backend):
             raise BackendError(f"CPU: precision must be fp32, got {precision}; other ones need a GPU")
         return CpuOperators(self, engine if engine != "DEFAULT" else self.default_engine)
 
+    def replayer(self) -> None:
+        """Python is a small part of a step on a CPU."""
+
     def synchronize(self) -> None:
         """Operators queue nothing."""
 

@@ -21,6 +21,7 @@ from dtrain.kernels.cuda.card import Card
 from dtrain.kernels.cuda.device import Buffer, Device, Product
 from dtrain.kernels.cuda.form import Form, ValueType
 from dtrain.kernels.cuda.launch import Kernels
+from dtrain.kernels.cuda.replay import GraphReplayer
 from dtrain.kernels.cuda.storage import Storage
 from dtrain.kernels.cuda.variables import Variable
 
@@ -86,6 +87,9 @@ class CudaBackend(Backend):
             backend = copy.copy(self)  # the same card
             backend._take_precision(precision)
         return CudaOperators(backend, engine if engine != "DEFAULT" else self.default_engine)
+
+    def replayer(self) -> GraphReplayer:
+        return GraphReplayer(self.card)
 
     def synchronize(self) -> None:
         self.device.synchronize()

@@ -1,4 +1,4 @@
-"""What a CUDA array is made of: a plain side in host memory, and one side in device memory for each form in use.
+"""What a CUDA array is made of: a plain side in host memory, and one on the device for each form in use.
 
 A mark says which sides are up to date. Asking for one brings it up to date from another: Caffe's order in
 the type that is computed in (`Storage.base`) lies between the host and every other form.

@@ -14,8 +14,8 @@ from dtrain.kernels.cuda.storage import Storage
 class Trace:
     """Follows every array between `Card.begin_trace` and `end_trace`.
 
-    `place` is kept by whoever runs the layers, for messages. While the run is `captured`, nothing is executed:
-    what it needs must be up to date already.
+    `place` is kept by whoever runs the layers, for messages. While the run is `captured`, nothing is
+    executed: what it needs must be up to date already.
     """
 
     captured: bool = False

@@ -307,3 +307,15 @@ def recurrent(op: str, static: bool) -> Run:
 for op in ("LSTM", "RNN"):
     row(op, recurrent(op, False))
     row(f"{op} with a static input", recurrent(op, True))
+
+
+def weighted_sum(b: Bench) -> None:
+    values, weights = [b.data(), b.data(70)], [b.data(), b.data(70)]
+    total, operator = b.room(), b.ops.WeightedSum()
+    operator.forward(values, weights, total, 0.5)
+    b.told("total", total)
+    operator.forward(values, weights, total, 0.5, add=True)
+    b.told("twice", total)
+
+
+row("WeightedSum", weighted_sum)

@@ -1,0 +1,96 @@
+"""The forward and backward passes of one iteration, run layer by layer or replayed as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from dtrain.comm.communicator import Communicator
+from dtrain.kernels.backend import Known, Later, Replayer
+from dtrain.layers.data_source import DataSource
+from dtrain.net import Net
+from dtrain.solvers.gradients import Gradients
+from dtrain.solvers.phase_clock import PhaseClock
+
+
+@final
+class Passes:
+    """`iter_size` passes whose gradients add up, summed over the ranks as the last backward goes on."""
+
+    def __init__(
+        self,
+        net: Net,
+        gradients: Gradients,
+        comm: Communicator,
+        iter_size: int,
+        clock: PhaseClock,
+        sources: Sequence[DataSource],
+    ) -> None:
+        self._net = net
+        self._gradients = gradients
+        self._comm = comm
+        self._iter_size = iter_size
+        self._clock = clock
+        self._sources = sources
+        backend = net.scope.backend
+        self._total = backend.array(())
+        self._add_up = backend.operators("DEFAULT").WeightedSum()
+
+    def run(self) -> Later:
+        """The loss, mean over the passes; `Gradients.finish` comes next, unless a replay has done it."""
+        replayer = self._net.replayer
+        if replayer is None or self._net.is_watched:
+            return Known(self._run_layers() / self._iter_size)
+        for i in range(self._iter_size):
+            self._replay(replayer, i == 0, i == self._iter_size - 1)
+        self._comm.note("update")
+        return replayer.later(self._total)
+
+    def _run_layers(self) -> float:
+        loss = 0.0
+        for i in range(self._iter_size):
+            waited_s = self._waited_s()
+            self._comm.note("forward")
+            if i == 0:
+                self._net.clear_param_diffs()
+            loss += self._net.forward()
+            self._clock.lap("forward")
+            self._clock.move(self._waited_s() - waited_s, "forward", "data_wait")
+            self._comm.note("backward")
+            if i == self._iter_size - 1:
+                self._gradients.begin_last_pass()
+            self._net.backward()
+            self._clock.lap("backward")
+        self._comm.note("update")
+        return loss
+
+    def _replay(self, replayer: Replayer, first: bool, last: bool) -> None:
+        """One pass; the clock sees how long it took to queue it."""
+        net = self._net
+        waited_s = self._waited_s()
+        self._comm.note("forward")
+        net.feed()
+        self._clock.lap("forward")
+        self._clock.move(self._waited_s() - waited_s, "forward", "data_wait")
+        self._comm.note("backward")
+        key = ("forward and backward", *(["first pass"] if first else []), *(["last pass"] if last else []))
+        replayer.run((*key, net.version), lambda: self._pass(first, last), net.refresh)
+        net.scope.passes += 1
+        self._clock.lap("backward")
+
+    def _pass(self, first: bool, last: bool) -> None:
+        net = self._net
+        if first:
+            net.clear_param_diffs()
+        net.compute()
+        losses = net.losses()
+        values, weights = [blob.data for blob in losses], [blob.diff for blob in losses]
+        self._add_up.forward(values, weights, self._total, 1.0 / self._iter_size, add=not first)
+        if last:
+            self._gradients.begin_last_pass()
+        net.backward()
+        if last:
+            self._gradients.finish()
+
+    def _waited_s(self) -> float:
+        return sum(source.waited_s for source in self._sources)
