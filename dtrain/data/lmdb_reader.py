@@ -30,7 +30,9 @@ class LmdbReader(DatumReader):
         self._environment: Environment | None = environment
         self._num = environment.num_entries
         # A file that nobody writes to stays where it is mapped: a record is looked up by its key once.
-        self._places = np.zeros((self._num, 2), np.int64) if self._num <= _PLACED else None
+        is_kept = self._num <= _PLACED
+        self._addresses = np.zeros(self._num, np.int64) if is_kept else None
+        self._lengths = np.zeros(self._num if is_kept else 0, np.int64)
         try:
             if self._num == 0:
                 raise DataError(f"{source}: must hold at least one record, got an empty database")
@@ -50,16 +52,18 @@ class LmdbReader(DatumReader):
     @contextmanager
     def datums(self, indices: Indices) -> Iterator[Messages]:
         with self._opened().transaction() as txn:
-            if self._places is None:
+            if self._addresses is None:
                 yield located(self._keys.values(txn, indices))
                 return
-            addresses, lengths = self._places[indices].T
-            new = np.flatnonzero(addresses == 0)
-            if len(new):
+            addresses, lengths = self._addresses.take(indices), self._lengths.take(indices)
+            if not addresses.all():
+                new = np.flatnonzero(addresses == 0)
                 values = self._keys.values(txn, indices[new])
                 addresses[new] = addresses_of(values)
                 lengths[new] = np.fromiter(map(len, values), np.int64, len(values))
-                self._places[indices[new]] = np.stack([addresses[new], lengths[new]], axis=1)
+                # In this order, since another thread takes an address to mean that the length is there.
+                self._lengths[indices[new]] = lengths[new]
+                self._addresses[indices[new]] = addresses[new]
             yield Messages(addresses, lengths, txn)
 
     def where(self, index: int) -> str:

@@ -8,13 +8,14 @@ its size, and a job that resumes after c samples, at any size, goes on with samp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
 from dtrain.data.compiled import compiled
-from dtrain.data.hashing import Words, below, keyed, mix, mix_one
+from dtrain.data.hashing import Words, below, keyed, mix_one
 
 Numbers = npt.NDArray[np.int64]
 
@@ -56,32 +57,61 @@ def permuted(positions: Numbers, num_records: int, seed: int, epoch: int) -> Num
     is sent through again until it lands inside, which happens in less than two passes on average.
     Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002 (cycle walking).
     """
-    bits = max((num_records - 1).bit_length(), 2)
-    numbers: Words = np.arange(_ROUNDS, dtype=np.uint64)
-    keys = mix(np.add(keyed(seed, epoch), numbers, dtype=np.uint64))
     records = np.empty(len(positions), np.int64)
-    _permute(positions, num_records, bits // 2, bits - bits // 2, keys, records)
+    _permute(positions, num_records, keyed(seed), epoch, records)
     return records
 
 
 @compiled
-def _permute(
-    positions: Numbers, num_records: int, high_bits: int, low_bits: int, keys: Words, records: Numbers
-) -> None:
-    """A round trades the two parts' places, so where they differ in length they differ by one bit."""
-    limit, one = np.uint64(num_records), np.uint64(1)
+def _permute(positions: Numbers, num_records: int, seed_word: Words, epoch: int, records: Numbers) -> None:
+    keys = np.empty(_ROUNDS, np.uint64)
+    _set_keys(seed_word, epoch, keys)
     for n in range(len(positions)):
-        value: Any = np.uint64(positions[n])
-        while True:
-            left_bits, right_bits = np.uint64(high_bits), np.uint64(low_bits)
-            left, right = value >> right_bits, value & ((one << right_bits) - one)
-            for key in keys:
-                left, right = right, left ^ (mix_one(right ^ key) & ((one << left_bits) - one))
-                left_bits, right_bits = right_bits, left_bits
-            value = (left << right_bits) | right
-            if value < limit:
-                break
-        records[n] = value
+        records[n] = _permuted_one(positions[n], num_records, keys)
+
+
+@compiled
+def _set_keys(seed_word: Words, epoch: int, keys: Words) -> None:
+    """The rounds' keys: what `hashing.mix` makes of `keyed(seed, epoch)` plus the number of the round."""
+    word = mix_one(seed_word[0] ^ np.uint64(epoch))
+    for number in range(_ROUNDS):
+        keys[number] = mix_one(word + np.uint64(number))
+
+
+@compiled
+def _permuted_one(position: int, num_records: int, keys: Words) -> int:
+    """A round trades the two parts' places, so where they differ in length they differ by one bit."""
+    limit, one, bits = np.uint64(num_records), np.uint64(1), 2
+    while (num_records - 1) >> bits:
+        bits += 1
+    value: Any = np.uint64(position)
+    while True:
+        left_bits, right_bits = np.uint64(bits // 2), np.uint64(bits - bits // 2)
+        left, right = value >> right_bits, value & ((one << right_bits) - one)
+        for key in keys:
+            left, right = right, left ^ (mix_one(right ^ key) & ((one << left_bits) - one))
+            left_bits, right_bits = right_bits, left_bits
+        value = (left << right_bits) | right
+        if value < limit:
+            return int(value)
+
+
+@compiled
+def _deal(
+    first: int, step: int, skip: int, num_records: int, seed_word: Words, samples: Numbers, records: Numbers
+) -> None:
+    """samples <- first, first + step, ...; records <- `records_of` them, in order if seed_word is empty."""
+    keys = np.empty(_ROUNDS, np.uint64)
+    last = -1
+    for n in range(len(samples)):
+        samples[n] = first + n * step
+        epoch, position = divmod(samples[n] + skip, num_records)
+        if seed_word.size > 0:
+            if epoch != last:
+                _set_keys(seed_word, epoch, keys)
+                last = epoch
+            position = _permuted_one(position, num_records, keys)
+        records[n] = position
 
 
 def permuted_in_blocks(positions: Numbers, num_records: int, seed: int, epoch: int, block: int) -> Numbers:
@@ -129,6 +159,12 @@ def records_of(
     return records
 
 
+@cache
+def _word_of(seed: int | None) -> Words:
+    """What a job's seed is to `_deal`: one word, none where nothing is shuffled."""
+    return np.empty(0, np.uint64) if seed is None else keyed(seed)
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class TrainSchedule:
@@ -146,8 +182,13 @@ class TrainSchedule:
 
     def __call__(self, n: int) -> Draw:
         consumed = self.consumed + n * self.batch_size * self.size
-        samples = local_samples(consumed, self.batch_size, self.rank, self.size)
-        records = records_of(samples, self.num_records, self.shuffle_seed, self.skip, self.shuffle_block)
+        if self.shuffle_seed is not None and self.shuffle_block > 0:
+            samples = local_samples(consumed, self.batch_size, self.rank, self.size)
+            records = records_of(samples, self.num_records, self.shuffle_seed, self.skip, self.shuffle_block)
+            return Draw(records, samples)
+        samples, records = np.empty(self.batch_size, np.int64), np.empty(self.batch_size, np.int64)
+        word = _word_of(self.shuffle_seed)
+        _deal(consumed + self.rank, self.size, self.skip, self.num_records, word, samples, records)
         return Draw(records, samples)
 
 

@@ -101,6 +101,30 @@ def test_a_resume_at_another_size_reads_exactly_the_remaining_samples(num, befor
     assert first + second == global_order(num, 1, 1, len(first) + len(second), **options)
 
 
+@settings(deadline=None)
+@given(
+    num=st.integers(1, 300),
+    rank=st.integers(0, 2),
+    consumed=st.integers(0, 2**40),
+    step=st.integers(0, 9),
+    seed=shuffles,
+    skip=st.integers(0, 50),
+)
+def test_a_schedule_deals_the_records_that_the_definition_gives(num, rank, consumed, step, seed, skip):
+    schedule = TrainSchedule(
+        num_records=num, batch_size=37, rank=rank, size=3, consumed=consumed, shuffle_seed=seed, skip=skip
+    )
+    records, samples = schedule(step)
+    np.testing.assert_array_equal(samples, consumed + 37 * 3 * step + rank + 3 * np.arange(37))
+    np.testing.assert_array_equal(records, records_of(samples, num, seed, skip))
+
+
+def test_a_shuffle_is_the_one_that_earlier_versions_made():
+    # A resumed run goes on in the order in which it began.
+    assert permuted(np.arange(12), 12, 5, 3).tolist() == [6, 2, 11, 10, 9, 8, 1, 3, 4, 5, 0, 7]
+    assert permuted(np.arange(12), 12, -1, 0).tolist() == [1, 10, 7, 11, 5, 2, 3, 6, 4, 8, 0, 9]
+
+
 def test_without_shuffle_the_order_is_that_of_the_source():
     assert global_order(5, 2, 2, 3) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
 
