@@ -176,11 +176,12 @@ def test_closing_ends_the_thread_and_the_file_again_and_again(source: Path) -> N
         net.layer("rows").close()  # type: ignore[attr-defined]
         net.layer("rows").close()  # type: ignore[attr-defined]
 
-    cycle()
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    others = set(threading.enumerate())
     for _ in range(30):
         cycle()
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    assert not set(threading.enumerate()) - others
+    targets = {os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+    assert not [target for target in targets if target.startswith(str(source.parent))]
 
 
 def test_seek_goes_on_where_another_job_stopped(source: Path) -> None:
