@@ -30,17 +30,19 @@ class Dropout(Layer):
             )
         self.ratio: float = param.dropout_ratio if self.is_training else 0.0
         self.seed = param.random_seed if param.random_seed >= 0 else None
-        self.key = 0
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(bottom[0].shape)
         self.op = self.ops.Dropout(self.ratio, self.scope.rank, self.scope.size, bottom[0].data, top[0].data)
 
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
+    def refresh(self) -> None:
         if self.ratio:
-            self.key = self.random_key(self.seed)
-        self.op.forward(bottom[0].data, top[0].data, self.key)
+            self.op.draw(self.random_key(self.seed))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        self.refresh()
+        self.op.forward(bottom[0].data, top[0].data)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:
-            self.op.backward(top[0].diff, bottom[0].diff, self.key)
+            self.op.backward(top[0].diff, bottom[0].diff)

@@ -40,7 +40,7 @@ def kept(key: int, ratio: float, rank: int, size: int, shape: Shape) -> NDArray[
 class Dropout:
     """bottom -> top of the same shape; both may be one array; `ratio` 0 copies.
 
-    The mask is that of `kept` for this rank; `key` is that of the forward pass, in backward too.
+    The mask is that of `kept` for this rank; `draw` sets the key of the passes that follow.
     """
 
     def __init__(
@@ -50,23 +50,27 @@ class Dropout:
         self.rank = rank
         self.size = size
         self.implementation = "numpy"
-        self._key: int | None = None
-        self._mask: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self._key = 0
+        self._mask: NDArray[np.bool_] | None = None
 
-    def _apply(self, source: SyncedArray, result: SyncedArray, key: int) -> None:
+    def draw(self, key: int) -> None:
+        """Forward and backward passes that follow take the mask of this key."""
+        if key != self._key:
+            self._key, self._mask = key, None
+
+    def _apply(self, source: SyncedArray, result: SyncedArray) -> None:
         if self.ratio == 0:
             if result is not source:
                 np.copyto(result.plain_overwrite(), source.plain())
             return
-        if key != self._key:
-            self._mask = kept(key, self.ratio, self.rank, self.size, source.shape)
-            self._key = key
+        if self._mask is None:
+            self._mask = kept(self._key, self.ratio, self.rank, self.size, source.shape)
         y = target(result, source)
         np.multiply(source.plain(), self._mask, out=y)
         y *= 1 / (1 - self.ratio)
 
-    def forward(self, bottom: SyncedArray, top: SyncedArray, key: int) -> None:
-        self._apply(bottom, top, key)
+    def forward(self, bottom: SyncedArray, top: SyncedArray) -> None:
+        self._apply(bottom, top)
 
-    def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray, key: int) -> None:
-        self._apply(top_diff, bottom_diff, key)
+    def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray) -> None:
+        self._apply(top_diff, bottom_diff)

@@ -140,21 +140,3 @@ extern "C" __global__ void clip_backward(Index n, const Real* dy, const Real* x,
 extern "C" __global__ void threshold_forward(Index n, const Real* x, Real* y, Real threshold) {
     FOR_EACH(i, n) y[i] = (Real)(x[i] > threshold);
 }
-
-// Drops where 32 bits of SplitMix64 are below `limit`; see kernels/cpu/dropout.py for which bits.
-extern "C" __global__ void dropout(
-    Index n, const Real* x, Real* y, Index width, unsigned long long key, unsigned limit, Real scale, Index rank,
-    Index size) {
-    const Index words = (width + 1) / 2;  // of a row; n counts the words of all rows
-    FOR_EACH(i, n) {
-        const Index row = i / words, word = i % words;
-        unsigned long long number = ((unsigned long long)row * size + rank) * words + word + 1;
-        unsigned long long z = key + number * 0x9E3779B97F4A7C15ull;
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-        z ^= z >> 31;
-        const Index at = row * width + 2 * word;
-        y[at] = (unsigned)z >= limit ? x[at] * scale : (Real)0;
-        if (2 * word + 1 < width) y[at + 1] = (unsigned)(z >> 32) >= limit ? x[at + 1] * scale : (Real)0;
-    }
-}

@@ -76,8 +76,9 @@ def dropout(shape: tuple[int, ...], ratio: float, in_place: bool) -> Run:
         x, dy = b.data(*shape), b.data(*shape)
         y, dx = (x, dy) if in_place else (b.room(*shape), b.room(*shape))
         operator = b.ops.Dropout(ratio, 1, 3, x, y)
-        operator.forward(x, y, 0xFEDCBA9876543210)
-        operator.backward(dy, dx, 0xFEDCBA9876543210)
+        operator.draw(0xFEDCBA9876543210)
+        operator.forward(x, y)
+        operator.backward(dy, dx)
         b.told("y", y)
         b.told("dx", dx)
 

@@ -56,8 +56,13 @@ class Dropout:
         self.scale = np.float32(1 / (1 - ratio))
         self.threshold = np.uint64(min(round(ratio * 2**32), 2**32 - 1))
         self.implementation = "numba"
+        self._key = np.uint64(0)
 
-    def _apply(self, source: SyncedArray, result: SyncedArray, key: int) -> None:
+    def draw(self, key: int) -> None:
+        """Forward and backward passes that follow take the mask of this key."""
+        self._key = np.uint64(key)
+
+    def _apply(self, source: SyncedArray, result: SyncedArray) -> None:
         x = source.plain()
         y = target(result, source)
         rows = x.shape[0]
@@ -65,15 +70,15 @@ class Dropout:
         _apply(
             x.reshape(shape),
             y.reshape(shape),
-            np.uint64(key),
+            self._key,
             self.threshold,
             self.scale,
             self.rank,
             self.size,
         )
 
-    def forward(self, bottom: SyncedArray, top: SyncedArray, key: int) -> None:
-        self._apply(bottom, top, key)
+    def forward(self, bottom: SyncedArray, top: SyncedArray) -> None:
+        self._apply(bottom, top)
 
-    def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray, key: int) -> None:
-        self._apply(top_diff, bottom_diff, key)
+    def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray) -> None:
+        self._apply(top_diff, bottom_diff)
