@@ -11,6 +11,8 @@ import numpy.typing as npt
 from dtrain.comm.communicator import Array
 from dtrain.comm.lane import Lane, Stream
 
+BESIDE = -1  # above the stream that computes: a sum that could run must not queue behind backward's blocks
+
 
 @final
 class CupyLane(Lane):
@@ -28,7 +30,7 @@ class CupyLane(Lane):
         return int(array.data.ptr)
 
     def stream(self) -> Stream:
-        made: Stream = self._cuda.Stream(non_blocking=True)
+        made: Stream = self._cuda.Stream(non_blocking=True, priority=BESIDE)
         return made
 
     def event(self) -> Any:

@@ -1,4 +1,4 @@
-"""What a communicator needs of the device whose arrays it sums: streams, events and copies, by CuPy's names."""
+"""What a communicator needs of the device whose arrays it sums: streams, events, copies, by CuPy's names."""
 
 from __future__ import annotations
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("failing_rank.py")
 WARN_S, ABORT_S, START_S = 1.0, 3.0, 15.0
 
 
-def run_job(mode: str, size: int = 2, *more: str) -> tuple[int, str, float]:
+def run_job(mode: str, size: int = 2, *more: str, script: str = "failing_rank.py") -> tuple[int, str, float]:
+    """Exit status, output and seconds of a job of this folder's script."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     mpirun = shutil.which("mpirun", path=path)
     assert mpirun is not None
@@ -25,7 +25,7 @@ def run_job(mode: str, size: int = 2, *more: str) -> tuple[int, str, float]:
         "DTRAIN_STALL_WARN_S": str(WARN_S),
         "DTRAIN_STALL_ABORT_S": str(ABORT_S),
     }
-    command = [mpirun, "-n", str(size), sys.executable, str(SCRIPT), mode, *more]
+    command = [mpirun, "-n", str(size), sys.executable, str(Path(__file__).with_name(script)), mode, *more]
     begin = time.monotonic()
     run = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
