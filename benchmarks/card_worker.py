@@ -79,6 +79,10 @@ class Subject(ABC):
         """The most that this framework's allocator has held since `build`."""
 
     @abstractmethod
+    def notes(self) -> list[str]:
+        """What the framework said of how it runs since `build`."""
+
+    @abstractmethod
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether the error says so."""
 
@@ -118,7 +122,7 @@ class Session:
         self._step_s = self._wall_s(3)
         self._used_bytes = subject.used_bytes() - before
         self._pool_bytes = subject.pool_bytes()
-        return {"told": told, "built_s": built_s}
+        return {"told": told, "built_s": built_s, "notes": subject.notes()}
 
     def time(self, seconds: float) -> dict[str, Any]:
         """A round: steps back to back by the host's clock, then single steps by the card's."""

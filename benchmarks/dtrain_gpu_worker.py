@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 from typing import Any, final
 
 import numpy as np
@@ -63,6 +64,18 @@ def build_solver(case: Case, backend: Backend, comm: Communicator | None = None)
 
 
 @final
+class Heard(logging.Handler):
+    """Keeps what dtrain logs: which plan was made, and whether an iteration became a graph."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@final
 class DtrainSubject(Subject):
     """On the first card."""
 
@@ -71,8 +84,13 @@ class DtrainSubject(Subject):
         self._spin = self._cupy.RawKernel(SPIN, "spin")
         self._backend: Backend | None = None
         self._solver: Solver | None = None
+        self._heard = Heard()
+        log = logging.getLogger("dtrain")
+        log.setLevel(logging.INFO)
+        log.addHandler(self._heard)
 
     def build(self, case: Case, way: str) -> str:
+        self._heard.lines.clear()
         self._backend = card_backend(case.precision)
         self._solver = build_solver(case, self._backend)
         return self._backend.describe()
@@ -86,6 +104,7 @@ class DtrainSubject(Subject):
         self._backend.synchronize()
 
     def busy(self, spin_s: float) -> Busy:
+        self.synchronize()
         first, last = (self._cupy.cuda.Event() for _ in range(2))
         self._spin((1,), (1,), (np.uint64(spin_s * 1e9),))
         first.record()
@@ -101,6 +120,9 @@ class DtrainSubject(Subject):
 
     def pool_bytes(self) -> int:
         return int(self._cupy.get_default_memory_pool().total_bytes())
+
+    def notes(self) -> list[str]:
+        return list(self._heard.lines)
 
     def is_out_of_memory(self, error: Exception) -> bool:
         told = str(error).lower()

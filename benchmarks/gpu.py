@@ -42,6 +42,7 @@ WAYS = {  # of PyTorch, in the order of trying; seconds that each is expected to
     "max-autotune/channels_last": 150.0,
 }
 NEEDED = 2  # so many of the ways are tried while the whole time lasts, the others in a case's own share
+MOST_NOTES = 6  # of one case
 TARGET_RATIO, TARGET_OUTSIDE = 1.2, 0.03
 GIB = 2**30
 Tell = Callable[[str], None]
@@ -69,6 +70,7 @@ class Timing:
     pool_bytes: int = 0
     built_s: float = 0.0
     told: str = ""
+    notes: list[str] = field(default_factory=list)
     failed: str = ""
 
     @property
@@ -80,6 +82,10 @@ class Timing:
     def outside(self) -> float:
         """The share of a step in which the card does not work on it."""
         return max(0.0, 1 - self.busy_s / self.step_s)
+
+    def built(self, answer: dict[str, Any]) -> None:
+        """It is on the card and warm."""
+        self.told, self.built_s, self.notes = answer["told"], answer["built_s"], answer["notes"]
 
     def add(self, answer: dict[str, Any]) -> None:
         """One more round."""
@@ -116,8 +122,7 @@ def run_case(
     row = Row(case)
     build = {"do": "build", "case": asdict(case)}
     try:
-        answer = ours.ask({**build, "way": row.ours.way}, budget.left_s())
-        row.ours.told, row.ours.built_s = answer["told"], answer["built_s"]
+        row.ours.built(ours.ask({**build, "way": row.ours.way}, budget.left_s()))
     except WorkerError as error:
         row.ours.failed = error.short(200)
     for number, (way, expected_s) in enumerate(WAYS.items() if peer else ()):
@@ -129,8 +134,7 @@ def run_case(
             continue
         assert peer is not None
         try:
-            answer = peer.ask({**build, "way": way}, left.left_s())
-            timing.told, timing.built_s = answer["told"], answer["built_s"]
+            timing.built(peer.ask({**build, "way": way}, left.left_s()))
             take_turns(row.ours, timing, ours, peer, rounds, seconds, left)
             peer.ask({"do": "drop"}, max(left.left_s(), 10.0))
         except WorkerError as error:
@@ -209,7 +213,7 @@ def notes_of(row: Row) -> list[str]:
     case = f"{row.case.net} {row.case.precision}"
     notes = [f"{case}: PyTorch {t.way}: {t.failed}" for t in row.theirs if t.failed]
     notes += [f"{case}: dtrain: {row.ours.failed}"] if row.ours.failed else []
-    return notes
+    return notes + [f"{case}: {note}" for note in row.ours.notes[:MOST_NOTES]]
 
 
 def verdict(rows: Sequence[Row]) -> str:

@@ -94,6 +94,7 @@ class TorchSubject(Subject):
             torch.cuda.synchronize()
 
     def busy(self, spin_s: float) -> Busy:
+        self.synchronize()
         first, last = (self._cuda.Event(enable_timing=True) for _ in range(2))
         self._cuda._sleep(int(spin_s * CYCLES_PER_S))
         first.record()
@@ -109,6 +110,9 @@ class TorchSubject(Subject):
 
     def pool_bytes(self) -> int:
         return torch.cuda.max_memory_reserved()
+
+    def notes(self) -> list[str]:
+        return []
 
     def is_out_of_memory(self, error: Exception) -> bool:
         return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
