@@ -5,6 +5,7 @@ Source of the rules for shared parameters, loss weights and who needs backward: 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,11 +16,13 @@ from dtrain.blob import Blob, Blobs
 from dtrain.errors import BackendError, ConfigError, DtrainError, unknown_name
 from dtrain.kernels.array import Shape
 from dtrain.kernels.backend import Replayer
-from dtrain.layers import layer_class
+from dtrain.layers import layer_class, precision
 from dtrain.layers.layer import Layer, Scope
 from dtrain.params import Allocate, Params
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.sources import SourceMap
+
+logger = logging.getLogger(__name__)
 
 Hook: TypeAlias = Callable[[int], None]
 Run: TypeAlias = Callable[[], None]
@@ -113,6 +116,7 @@ class Net:
         if level:
             state.level = level
         state.stage.extend(s for s in stages if s not in state.stage)
+        self._choose_precision(param)
         layers, origins = graph.of_state(param, state)
         layers, origins = graph.with_splits(layers, origins, [self._where(i) for i in origins])
         for layer, origin in zip(layers, origins, strict=True):
@@ -125,6 +129,21 @@ class Net:
         if plan is not None:
             plan(self)
         self._lay_out_params(weights_from, allocate_diff)
+
+    def _choose_precision(self, param: pb.NetParameter) -> None:
+        """The net's own precision, unless whoever builds it has named one; told where it cannot be had."""
+        scope = self.scope
+        place = self._source.where(()) if self._source is not None else "net"
+        scope.precision = scope.precision or precision.of_net(param, place)
+        asked = {scope.precision, *(precision.of_layer(layer, place) for layer in param.layer)} - {""}
+        if missing := sorted(asked - set(scope.backend.precisions)):
+            logger.warning(
+                "%s: %s asks for %s, this device computes in %s",
+                place,
+                self.name or "the net",
+                " and ".join(missing),
+                " or ".join(scope.backend.precisions),
+            )
 
     def _where(self, origin: int, *path: str | int) -> str:
         if self._source is None:

@@ -69,6 +69,8 @@ class Backend(ABC):
     """One device with its operators; owned by the nets that were built on it."""
 
     name: str
+    precisions: tuple[str, ...]
+    """What `operators` takes: of fp32, tf32, bf16 and fp16."""
 
     @abstractmethod
     def array(self, shape: Shape) -> SyncedArray:

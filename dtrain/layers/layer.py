@@ -15,6 +15,7 @@ from dtrain.blob import MAX_COUNT, Blob, Blobs
 from dtrain.errors import ConfigError
 from dtrain.kernels.array import Plain, Shape
 from dtrain.kernels.backend import Backend
+from dtrain.layers import precision
 from dtrain.proto import dtrain_pb2 as pb
 
 __all__ = ["AT_LEAST_ONE", "NONE", "ONE", "TWO", "Blob", "Blobs", "Count", "Layer", "Scope"]
@@ -61,6 +62,7 @@ class Scope:
     passes: int = 0
     test_iter: int = 0
     bad_records: int = 0  # how many a source may replace on each rank
+    precision: str = ""  # of layers that name none; empty is what the net says, or else the backend's own
     sample_names: list[Callable[[int], str]] = field(default_factory=list)  # by source: a sample's record
     is_partial: bool = False  # the present pass runs some of the layers only, so nothing may be fused
     rng: np.random.Generator = field(default_factory=np.random.default_rng)  # for fillers
@@ -94,7 +96,9 @@ class Layer(ABC):
         self.name: str = spec.name
         self.scope = scope
         self.where = where
-        self.ops = scope.backend.operators(self.engine())
+        asked = precision.of_layer(spec, where()) or scope.precision
+        self.precision: str = asked if asked in scope.backend.precisions else ""
+        self.ops = scope.backend.operators(self.engine(), self.precision)
         self.blobs: Blobs = []
         self.param_propagate_down: list[bool] = []
         self.loss_weights: list[float] = []  # one per top, set by the net

@@ -41,6 +41,7 @@ class CpuBackend(Backend):
     """
 
     name = "cpu"
+    precisions = ("fp32",)
 
     def __init__(
         self,
@@ -76,8 +77,7 @@ class CpuBackend(Backend):
         return allocate(count)
 
     def operators(self, engine: str, precision: str = "") -> CpuOperators:
-        if precision not in ("", "fp32"):
-            raise BackendError(f"CPU: precision must be fp32, got {precision}; other ones need a GPU")
+        assert precision in ("", *self.precisions), "who asks looks at `precisions` first"
         return CpuOperators(self, engine if engine != "DEFAULT" else self.default_engine)
 
     def replayer(self) -> None:

@@ -46,6 +46,7 @@ class CudaBackend(Backend):
     """
 
     name = "cuda"
+    precisions = tuple(PRECISIONS)
 
     def __init__(
         self,
@@ -64,8 +65,10 @@ class CudaBackend(Backend):
     def _take_precision(self, precision: str) -> None:
         if precision not in PRECISIONS:
             raise BackendError(f"precision: {unknown_name('precision', precision, PRECISIONS)}")
-        if self.dtype == np.float64 and precision != "fp32":
-            raise BackendError(f"precision: a net in float64 must have none, got {precision}")
+        if self.dtype == np.float64:
+            self.precisions = ("fp32",)
+        if precision not in self.precisions:
+            raise BackendError(f"precision: it must be fp32 in float64, got {precision}")
         self.precision = precision
         values, self.tf32 = PRECISIONS[precision]
         self.values = self.card.real if values is ValueType.FLOAT32 else values
