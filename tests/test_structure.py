@@ -322,7 +322,7 @@ def public_face(code: str) -> dict[str, str]:
 def kernel_pairs() -> list[str]:
     cpu = {path.name for path in (PACKAGE / "kernels" / "cpu").glob("*.py")}
     cuda = {path.name for path in (PACKAGE / "kernels" / "cuda").glob("*.py")}
-    return sorted(name for name in cpu & cuda if name != "__init__.py")
+    return sorted((cpu & cuda) - {"__init__.py", "storage.py"})  # storage is no operator: what arrays are made of
 
 
 def operator_face(name: str, code: str) -> dict[str, str]:
