@@ -322,7 +322,7 @@ def public_face(code: str) -> dict[str, str]:
 def kernel_pairs() -> list[str]:
     cpu = {path.name for path in (PACKAGE / "kernels" / "cpu").glob("*.py")}
     cuda = {path.name for path in (PACKAGE / "kernels" / "cuda").glob("*.py")}
-    return sorted((cpu & cuda) - {"__init__.py", "storage.py"})  # storage is no operator: what arrays are made of
+    return sorted((cpu & cuda) - {"__init__.py", "storage.py"})  # arrays are made of storage: no operator
 
 
 def operator_face(name: str, code: str) -> dict[str, str]:
