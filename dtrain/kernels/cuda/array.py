@@ -202,6 +202,11 @@ def maybe(access: Accessor, array: SyncedArray | None, form: Form | None = None)
     return None if array is None else access(array, 0, form)
 
 
+def follow(bottom: SyncedArray, top: SyncedArray) -> Form:
+    """Offer the bottom's form for the top, a twin in shape; the form."""
+    return own(top).offer(own(bottom).form)
+
+
 def own(array: SyncedArray) -> CudaArray:
     """An array as this folder knows it."""
     assert isinstance(array, CudaArray), "an operator's arrays are of its backend"

@@ -10,133 +10,123 @@ extern "C" __global__ void fill_index(Index n, int* y, int value) {
     FOR_EACH(i, n) y[i] = value;
 }
 
-extern "C" __global__ void scale_by(Index n, const Real* x, Real* y, Real factor) {
-    FOR_EACH(i, n) y[i] = factor * x[i];
+extern "C" __global__ void relu_forward(Index n, const Value* x, Value* y, Real slope) {
+    map(n, y, [=](Real x) { return x > 0 || x != x ? x : slope * x; }, x);
 }
 
-extern "C" __global__ void relu_forward(Index n, const Real* x, Real* y, Real slope) {
-    FOR_EACH(i, n) {
-        Real v = x[i];
-        y[i] = v > 0 || v != v ? v : slope * v;
-    }
+extern "C" __global__ void relu_backward(Index n, const Value* dy, const Value* x, Value* dx, Real slope) {
+    map(n, dx, [=](Real dy, Real x) { return dy * (x > 0 ? (Real)1 : slope); }, dy, x);
 }
 
-extern "C" __global__ void relu_backward(Index n, const Real* dy, const Real* x, Real* dx, Real slope) {
-    FOR_EACH(i, n) dx[i] = dy[i] * (x[i] > 0 ? (Real)1 : slope);
+extern "C" __global__ void relu6_forward(Index n, const Value* x, Value* y) {
+    map(n, y, [](Real x) { return x > 6 ? (Real)6 : positive(x); }, x);
 }
 
-extern "C" __global__ void relu6_forward(Index n, const Real* x, Real* y) {
-    FOR_EACH(i, n) {
-        Real v = positive(x[i]);
-        y[i] = v > 6 ? (Real)6 : v;
-    }
+extern "C" __global__ void relu6_backward(Index n, const Value* dy, const Value* y, Value* dx) {
+    map(n, dx, [](Real dy, Real y) { return dy * (Real)(y > 0 && y < 6); }, dy, y);
 }
 
-extern "C" __global__ void relu6_backward(Index n, const Real* dy, const Real* y, Real* dx) {
-    FOR_EACH(i, n) dx[i] = dy[i] * (Real)(y[i] > 0 && y[i] < 6);
-}
-
-extern "C" __global__ void elu_forward(Index n, const Real* x, Real* y, Real alpha, Real scale) {
-    FOR_EACH(i, n) {
-        Real v = x[i];
-        y[i] = scale * (positive(v) + alpha * expm1(negative(v)));
-    }
+extern "C" __global__ void elu_forward(Index n, const Value* x, Value* y, Real alpha, Real scale) {
+    map(n, y, [=](Real x) { return scale * (positive(x) + alpha * expm1(negative(x))); }, x);
 }
 
 extern "C" __global__ void elu_backward(
-    Index n, const Real* dy, const Real* x, const Real* y, Real* dx, Real alpha, Real scale) {
-    FOR_EACH(i, n) dx[i] = dy[i] * (x[i] > 0 ? scale : y[i] + alpha * scale);
+    Index n, const Value* dy, const Value* x, const Value* y, Value* dx, Real alpha, Real scale) {
+    map(n, dx, [=](Real dy, Real x, Real y) { return dy * (x > 0 ? scale : y + alpha * scale); }, dy, x, y);
 }
 
-extern "C" __global__ void sigmoid_forward(Index n, const Real* x, Real* y) {
-    FOR_EACH(i, n) y[i] = logistic(x[i]);
+extern "C" __global__ void sigmoid_forward(Index n, const Value* x, Value* y) {
+    map(n, y, [](Real x) { return logistic(x); }, x);
 }
 
-extern "C" __global__ void sigmoid_backward(Index n, const Real* dy, const Real* y, Real* dx) {
-    FOR_EACH(i, n) dx[i] = dy[i] * (y[i] * (1 - y[i]));
+extern "C" __global__ void sigmoid_backward(Index n, const Value* dy, const Value* y, Value* dx) {
+    map(n, dx, [](Real dy, Real y) { return dy * (y * (1 - y)); }, dy, y);
 }
 
-extern "C" __global__ void tanh_forward(Index n, const Real* x, Real* y) {
-    FOR_EACH(i, n) y[i] = tanh(x[i]);
+extern "C" __global__ void tanh_forward(Index n, const Value* x, Value* y) {
+    map(n, y, [](Real x) { return tanh(x); }, x);
 }
 
-extern "C" __global__ void tanh_backward(Index n, const Real* dy, const Real* y, Real* dx) {
-    FOR_EACH(i, n) dx[i] = dy[i] * (1 - y[i] * y[i]);
+extern "C" __global__ void tanh_backward(Index n, const Value* dy, const Value* y, Value* dx) {
+    map(n, dx, [](Real dy, Real y) { return dy * (1 - y * y); }, dy, y);
 }
 
-extern "C" __global__ void swish_forward(Index n, const Real* x, Real* y, Real beta) {
-    FOR_EACH(i, n) y[i] = x[i] * logistic(beta * x[i]);
+extern "C" __global__ void swish_forward(Index n, const Value* x, Value* y, Real beta) {
+    map(n, y, [=](Real x) { return x * logistic(beta * x); }, x);
 }
 
 extern "C" __global__ void swish_backward(
-    Index n, const Real* dy, const Real* x, const Real* y, Real* dx, Real beta) {
-    FOR_EACH(i, n) {
-        Real scaled = beta * y[i];
-        dx[i] = dy[i] * (scaled + logistic(beta * x[i]) * (1 - scaled));
-    }
+    Index n, const Value* dy, const Value* x, const Value* y, Value* dx, Real beta) {
+    const auto slope = [=](Real dy, Real x, Real y) {
+        const Real scaled = beta * y;
+        return dy * (scaled + logistic(beta * x) * (1 - scaled));
+    };
+    map(n, dx, slope, dy, x, y);
 }
 
-extern "C" __global__ void bnll_forward(Index n, const Real* x, Real* y) {
-    FOR_EACH(i, n) y[i] = log1p(exp(-fabs(x[i]))) + positive(x[i]);
+extern "C" __global__ void bnll_forward(Index n, const Value* x, Value* y) {
+    map(n, y, [](Real x) { return log1p(exp(-fabs(x))) + positive(x); }, x);
 }
 
-extern "C" __global__ void bnll_backward(Index n, const Real* dy, const Real* x, Real* dx) {
-    FOR_EACH(i, n) dx[i] = dy[i] * logistic(x[i]);
+extern "C" __global__ void bnll_backward(Index n, const Value* dy, const Value* x, Value* dx) {
+    map(n, dx, [](Real dy, Real x) { return dy * logistic(x); }, dy, x);
 }
 
-extern "C" __global__ void abs_forward(Index n, const Real* x, Real* y) {
-    FOR_EACH(i, n) y[i] = fabs(x[i]);
+extern "C" __global__ void abs_forward(Index n, const Value* x, Value* y) {
+    map(n, y, [](Real x) { return fabs(x); }, x);
 }
 
-extern "C" __global__ void abs_backward(Index n, const Real* dy, const Real* x, Real* dx) {
-    FOR_EACH(i, n) dx[i] = dy[i] * sign(x[i]);
+extern "C" __global__ void abs_backward(Index n, const Value* dy, const Value* x, Value* dx) {
+    map(n, dx, [](Real dy, Real x) { return dy * sign(x); }, dy, x);
 }
 
-extern "C" __global__ void exp_forward(Index n, const Real* x, Real* y, Real inner, Real outer) {
-    FOR_EACH(i, n) y[i] = outer * exp(inner * x[i]);
+extern "C" __global__ void exp_forward(Index n, const Value* x, Value* y, Real inner, Real outer) {
+    map(n, y, [=](Real x) { return outer * exp(inner * x); }, x);
 }
 
-extern "C" __global__ void exp_backward(Index n, const Real* dy, const Real* y, Real* dx, Real inner) {
-    FOR_EACH(i, n) dx[i] = dy[i] * y[i] * inner;
+extern "C" __global__ void exp_backward(Index n, const Value* dy, const Value* y, Value* dx, Real inner) {
+    map(n, dx, [=](Real dy, Real y) { return dy * y * inner; }, dy, y);
 }
 
-extern "C" __global__ void log_forward(Index n, const Real* x, Real* y, Real outer, Real scale, Real shift) {
-    FOR_EACH(i, n) y[i] = outer * log(scale * x[i] + shift);
+extern "C" __global__ void log_forward(Index n, const Value* x, Value* y, Real outer, Real scale, Real shift) {
+    map(n, y, [=](Real x) { return outer * log(scale * x + shift); }, x);
 }
 
 extern "C" __global__ void log_backward(
-    Index n, const Real* dy, const Real* x, Real* dx, Real factor, Real scale, Real shift) {
-    FOR_EACH(i, n) dx[i] = dy[i] * (factor / (scale * x[i] + shift));
+    Index n, const Value* dy, const Value* x, Value* dx, Real factor, Real scale, Real shift) {
+    map(n, dx, [=](Real dy, Real x) { return dy * (factor / (scale * x + shift)); }, dy, x);
 }
 
-extern "C" __global__ void power_forward(Index n, const Real* x, Real* y, Real power, Real scale, Real shift) {
-    FOR_EACH(i, n) {
-        Real base = scale * x[i] + shift;
-        y[i] = power == 1 ? base : pow(base, power);
-    }
+extern "C" __global__ void power_forward(Index n, const Value* x, Value* y, Real power, Real scale, Real shift) {
+    const auto raised = [=](Real x) {
+        const Real base = scale * x + shift;
+        return power == 1 ? base : pow(base, power);
+    };
+    map(n, y, raised, x);
 }
 
 extern "C" __global__ void power_backward(
-    Index n, const Real* dy, const Real* x, Real* dx, Real factor, Real exponent, Real scale, Real shift) {
-    FOR_EACH(i, n) {
-        Real slope = factor;
-        if (exponent != 0) slope *= pow(scale * x[i] + shift, exponent);
-        dx[i] = factor == 0 ? (Real)0 : dy[i] * slope;
-    }
+    Index n, const Value* dy, const Value* x, Value* dx, Real factor, Real exponent, Real scale, Real shift) {
+    const auto slope = [=](Real dy, Real x) {
+        const Real raised = exponent == 0 ? factor : factor * pow(scale * x + shift, exponent);
+        return factor == 0 ? (Real)0 : dy * raised;
+    };
+    map(n, dx, slope, dy, x);
 }
 
-extern "C" __global__ void clip_forward(Index n, const Real* x, Real* y, Real low, Real high) {
-    FOR_EACH(i, n) {
-        Real v = x[i];
-        v = v < low ? low : v;
-        y[i] = v > high ? high : v;
-    }
+extern "C" __global__ void clip_forward(Index n, const Value* x, Value* y, Real low, Real high) {
+    const auto clipped = [=](Real x) {
+        const Real raised = x < low ? low : x;
+        return raised > high ? high : raised;
+    };
+    map(n, y, clipped, x);
 }
 
-extern "C" __global__ void clip_backward(Index n, const Real* dy, const Real* x, Real* dx, Real low, Real high) {
-    FOR_EACH(i, n) dx[i] = dy[i] * (Real)(x[i] >= low && x[i] <= high);
+extern "C" __global__ void clip_backward(
+    Index n, const Value* dy, const Value* x, Value* dx, Real low, Real high) {
+    map(n, dx, [=](Real dy, Real x) { return dy * (Real)(x >= low && x <= high); }, dy, x);
 }
 
-extern "C" __global__ void threshold_forward(Index n, const Real* x, Real* y, Real threshold) {
-    FOR_EACH(i, n) y[i] = (Real)(x[i] > threshold);
+extern "C" __global__ void threshold_forward(Index n, const Value* x, Value* y, Real threshold) {
+    map(n, y, [=](Real x) { return (Real)(x > threshold); }, x);
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import read, write
+from dtrain.kernels.cuda.array import follow, read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.in_place import Kept
 
@@ -17,26 +17,34 @@ class ELU:
     def __init__(
         self, backend: CudaBackend, alpha: float, scale: float, bottom: SyncedArray, top: SyncedArray
     ) -> None:
-        self._kernels = backend.kernels("elementwise.cu")
+        self._form = follow(bottom, top)
+        self._kernels = backend.kernels("elementwise.cu", self._form.type)
         self.alpha = float(alpha)
         self.scale = float(scale)
-        self._bottom = Kept(backend)
+        self._bottom = Kept(backend, self._form)
         self.implementation = "cuda"
 
     def forward(self, bottom: SyncedArray, top: SyncedArray) -> None:
         self._bottom.keep(bottom, top)
-        self._kernels.each("elu_forward", bottom.size, read(bottom), write(top), self.alpha, self.scale)
+        self._kernels.packed(
+            "elu_forward",
+            bottom.size,
+            read(bottom, form=self._form),
+            write(top, form=self._form),
+            self.alpha,
+            self.scale,
+        )
 
     def backward(
         self, top_diff: SyncedArray, bottom: SyncedArray, top: SyncedArray, bottom_diff: SyncedArray
     ) -> None:
-        self._kernels.each(
+        self._kernels.packed(
             "elu_backward",
             bottom.size,
-            read(top_diff),
+            read(top_diff, form=self._form),
             self._bottom.values(bottom),
-            read(top),
-            write(bottom_diff),
+            read(top, form=self._form),
+            write(bottom_diff, form=self._form),
             self.alpha,
             self.scale,
         )

@@ -8,6 +8,7 @@ from dtrain.kernels.array import SyncedArray
 from dtrain.kernels.cuda.array import Access, CudaArray, read
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.device import Buffer
+from dtrain.kernels.cuda.form import Form
 
 
 def same(a: SyncedArray, b: SyncedArray) -> bool:
@@ -18,10 +19,11 @@ def same(a: SyncedArray, b: SyncedArray) -> bool:
 
 @final
 class Kept:
-    """A bottom's values for backward: a copy of them where forward overwrites the bottom."""
+    """A bottom's values for backward: a copy of them, in one form, where forward overwrites the bottom."""
 
-    def __init__(self, backend: CudaBackend) -> None:
+    def __init__(self, backend: CudaBackend, form: Form | None = None) -> None:
         self._backend = backend
+        self._form = form or Form(backend.card.real)
         self._copy: Buffer | None = None
 
     def keep(self, bottom: SyncedArray, top: SyncedArray) -> None:
@@ -30,9 +32,9 @@ class Kept:
             self._copy = None
             return
         if self._copy is None or self._copy.size != bottom.size:
-            self._copy = self._backend.empty(bottom.size)
-        self._backend.device.copy(read(bottom).buffer(), self._copy)
+            self._copy = self._backend.empty(bottom.size, self._form.type.storage)
+        self._backend.device.copy(read(bottom, form=self._form).buffer(), self._copy)
 
     def values(self, bottom: SyncedArray) -> Access | Buffer:
         """What the bottom held when forward began."""
-        return read(bottom) if self._copy is None else self._copy
+        return read(bottom, form=self._form) if self._copy is None else self._copy

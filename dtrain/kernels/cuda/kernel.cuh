@@ -115,6 +115,49 @@ template <> struct Limits<double> {
 // A block's rows; every thread of the block takes part in each.
 #define FOR_ROWS(row, n) for (Index row = blockIdx.x; row < (n); row += gridDim.x)
 
+// N neighbours in memory, read and written at once; together 16 bytes, unless N says otherwise.
+#define TOGETHER (16 / (int)sizeof(Value))
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+    T at[N];
+};
+
+template <int N, class T>
+static __device__ Pack<T, N> load(const T* from) {
+    return *reinterpret_cast<const Pack<T, N>*>(from);
+}
+
+template <int N, class T>
+static __device__ void store(T* to, const Pack<T, N>& pack) {
+    *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+template <class T>
+static __device__ bool is_aligned(const T* place) {
+    return reinterpret_cast<unsigned long long>(place) % 16 == 0;
+}
+
+template <int N, class F, class... X>
+static __device__ void map_pack(Value* y, F f, const X&... x) {
+    Pack<Value, N> out;
+#pragma unroll
+    for (int k = 0; k < N; k++) out.at[k] = (Value)f((Real)x.at[k]...);
+    store(y, out);
+}
+
+// y[i] = f(x[i], ...) for 0..n-1, computed in Real: TOGETHER elements at once where all arrays allow it. y may be
+// any x. One thread for each TOGETHER elements is enough.
+template <class F, class... X>
+static __device__ void map(Index n, Value* y, F f, const X*... x) {
+    const bool aligned = is_aligned(y) && (is_aligned(x) && ...);
+    const Index packs = aligned ? n / TOGETHER : 0;
+    FOR_EACH(i, packs) map_pack<TOGETHER>(y + i * TOGETHER, f, load<TOGETHER>(x + i * TOGETHER)...);
+    FOR_EACH(i, n - packs * TOGETHER) {
+        const Index at = packs * TOGETHER + i;
+        y[at] = (Value)f((Real)x[at]...);
+    }
+}
+
 struct Plus {
     template <class T> static __device__ T join(T a, T b) { return a + b; }
 };

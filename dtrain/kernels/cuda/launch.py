@@ -12,6 +12,7 @@ from dtrain.kernels.cuda.form import TYPE_OF, ValueType
 
 THREADS: Final = 256
 MOST_BLOCKS: Final = 4096  # a grid strides over what is left: enough to fill any card several times
+PACK_BYTES: Final = 16  # as in kernel.cuh
 NULL: Final = np.uintp(0)
 
 
@@ -31,12 +32,20 @@ class Kernels:
         self._defines: tuple[str, ...] = (f"REAL={real.c_name}",)
         if values is not real:
             self._defines += (f"VALUE={values.c_name}",)
+        self.together = PACK_BYTES // values.storage.itemsize
+        """Values that a thread reads and writes at once, where they lie side by side."""
         self._functions: dict[tuple[str, bool], Function] = {}
 
     def each(self, name: str, count: int, *args: Argument) -> None:
         """One thread for each of `count` elements, or for several; `count` is the kernel's first argument."""
         if count:
             self.launch(name, (blocks(count),), (THREADS,), count, *args)
+
+    def packed(self, name: str, count: int, *args: Argument) -> None:
+        """As `each`, for kernels whose threads take PACK_BYTES of values at once."""
+        if count:
+            threads = -(-count // self.together)
+            self.launch(name, (blocks(threads),), (THREADS,), count, *args)
 
     def rows(self, name: str, count: int, width: int, *args: Argument) -> None:
         """One block for each of `count` rows of `width` values; the two come first among the arguments."""

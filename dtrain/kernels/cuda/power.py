@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import read, write
+from dtrain.kernels.cuda.array import follow, read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.in_place import Kept
 
@@ -23,28 +23,35 @@ class Power:
         bottom: SyncedArray,
         top: SyncedArray,
     ) -> None:
-        self._kernels = backend.kernels("elementwise.cu")
+        self._form = follow(bottom, top)
+        self._kernels = backend.kernels("elementwise.cu", self._form.type)
         self.power = float(power)
         self.scale = float(scale)
         self.shift = float(shift)
-        self._bottom = Kept(backend)
+        self._bottom = Kept(backend, self._form)
         self.implementation = "cuda"
 
     def forward(self, bottom: SyncedArray, top: SyncedArray) -> None:
         self._bottom.keep(bottom, top)
-        self._kernels.each(
-            "power_forward", bottom.size, read(bottom), write(top), self.power, self.scale, self.shift
+        self._kernels.packed(
+            "power_forward",
+            bottom.size,
+            read(bottom, form=self._form),
+            write(top, form=self._form),
+            self.power,
+            self.scale,
+            self.shift,
         )
 
     def backward(
         self, top_diff: SyncedArray, bottom: SyncedArray, top: SyncedArray, bottom_diff: SyncedArray
     ) -> None:
-        self._kernels.each(
+        self._kernels.packed(
             "power_backward",
             bottom.size,
-            read(top_diff),
+            read(top_diff, form=self._form),
             self._bottom.values(bottom),
-            write(bottom_diff),
+            write(bottom_diff, form=self._form),
             self.power * self.scale,
             self.power - 1,
             self.scale,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import read, write
+from dtrain.kernels.cuda.array import follow, read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 
 
@@ -14,15 +14,27 @@ class ReLU:
     """bottom -> top of the same shape; both may be one array."""
 
     def __init__(self, backend: CudaBackend, slope: float, bottom: SyncedArray, top: SyncedArray) -> None:
-        self._kernels = backend.kernels("elementwise.cu")
+        self._form = follow(bottom, top)
+        self._kernels = backend.kernels("elementwise.cu", self._form.type)
         self.slope = float(slope)
         self.implementation = "cuda"
 
     def forward(self, bottom: SyncedArray, top: SyncedArray) -> None:
-        self._kernels.each("relu_forward", bottom.size, read(bottom), write(top), self.slope)
+        self._kernels.packed(
+            "relu_forward",
+            bottom.size,
+            read(bottom, form=self._form),
+            write(top, form=self._form),
+            self.slope,
+        )
 
     def backward(self, top_diff: SyncedArray, bottom: SyncedArray, bottom_diff: SyncedArray) -> None:
         """In place the bottom holds the top's values, whose signs are the same while slope >= 0."""
-        self._kernels.each(
-            "relu_backward", bottom.size, read(top_diff), read(bottom), write(bottom_diff), self.slope
+        self._kernels.packed(
+            "relu_backward",
+            bottom.size,
+            read(top_diff, form=self._form),
+            read(bottom, form=self._form),
+            write(bottom_diff, form=self._form),
+            self.slope,
         )
