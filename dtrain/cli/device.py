@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import platform
+from dataclasses import replace
 
+from dtrain.cli.cards import Choice, choice, own_card, shares_cards
+from dtrain.comm.abort import agree
 from dtrain.comm.communicator import Communicator
 from dtrain.errors import BackendError, ConfigError
 from dtrain.kernels.backend import Backend
@@ -28,41 +32,52 @@ def choose_backend(
     threads: int | None,
     engine: str,
 ) -> Backend:
-    """The flags win over solver_mode; an explicit GPU that cannot be had is an error, never a CPU run."""
+    """The flags win over solver_mode; an explicit GPU that cannot be had is an error, never a CPU run.
+
+    Collective.
+    """
     if gpu is not None and cpu:
         raise ConfigError("command line: at most one of -gpu and -cpu must be given, got both")
     if threads is not None and threads < 1:
         raise ConfigError(f"--threads must be at least 1, got {threads}")
-    number = None if cpu else card_of(settings, comm, gpu)
+    mine = Choice(platform.node()) if cpu else choice_of(settings, comm, gpu)
+    share = shares_cards()
+    agree(comm, None)  # here ranks meet those whose choice is an error
+    own, lines = own_card(comm, mine, share=share)
+    for line in lines if comm.size > 1 else ():
+        logger.info("%s", line)
+    if mine.cards and own is None:
+        logger.warning("Computing on the CPU, since the cards do not suffice for %d ranks", comm.size)
     backend: Backend
-    if number is None:
+    if own is None:
         backend = CpuBackend(num_threads=threads or comm.threads, engine=engine)
     else:
-        backend = CudaBackend(cupy_device.CupyDevice(number), engine=engine)
+        backend = CudaBackend(cupy_device.CupyDevice(own.number), engine=engine)
     logger.info("Computing on %s", backend.describe())
     return backend
 
 
-def card_of(settings: Settings | None, comm: Communicator, gpu: str | None) -> int | None:
-    """This rank's card, or None for the CPU; with neither flag nor solver_mode a card where one is usable."""
+def choice_of(settings: Settings | None, comm: Communicator, gpu: str | None) -> Choice:
+    """What this rank may compute on; with neither flag nor solver_mode the cards where any are usable."""
     if gpu is not None:
-        return _own(_cards(gpu, f"-gpu {gpu}"), comm, f"-gpu {gpu}")
+        return choice(_cards(gpu, f"-gpu {gpu}"), f"-gpu {gpu}")
+    nothing = Choice(platform.node())
     if settings is None:
-        return None
+        return nothing
     param = settings.param
     if param.HasField("solver_mode"):
         if param.solver_mode != pb.SolverParameter.GPU:
-            return None
+            return nothing
         told = f"{settings.where('solver_mode')}: solver_mode GPU"
         wanted = "all" if comm.local_size > 1 else str(param.device_id)
-        return _own(_cards(wanted, told), comm, told)
+        return choice(_cards(wanted, told), told)
     if not _has_driver():
-        return None
+        return replace(nothing, is_free=True)
     try:
-        return _own(_cards("all", "solver_mode"), comm, "solver_mode")
+        return choice(_cards("all", "solver_mode"), "solver_mode", is_free=True)
     except BackendError as error:
         logger.warning("Computing on the CPU, since %s", error)
-        return None
+        return replace(nothing, is_free=True)
 
 
 def _cards(wanted: str, told: str) -> list[int]:
@@ -79,21 +94,6 @@ def _cards(wanted: str, told: str) -> list[int]:
             f"{told}: cards must be numbers in [0, {found}), such as 0 or 0,1, or all; got {wanted}"
         )
     return cards
-
-
-def _own(cards: list[int], comm: Communicator, told: str) -> int:
-    """The card of this rank among those of its machine."""
-    if comm.local_size > len(cards):
-        raise BackendError(
-            f"{told}: there must be a card for each of the {comm.local_size} ranks of this machine, got "
-            f"{len(cards)}; start fewer ranks, or name more cards"
-        )
-    if comm.size > 1:
-        raise BackendError(
-            f"{told}: the number of ranks must be 1 on GPUs, since this version sums gradients on CPUs only, "
-            f"got {comm.size}; pass -cpu"
-        )
-    return cards[comm.local_rank]
 
 
 def _has_driver() -> bool:

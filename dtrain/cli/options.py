@@ -53,6 +53,20 @@ PlanSwitch: TypeAlias = Annotated[
         "too; off runs the net layer by layer.",
     ),
 ]
+Comm: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--comm",
+        metavar="NAME",
+        help="What sums gradients: nccl, mpi through host memory, or auto: nccl between GPUs.",
+    ),
+]
+Compress: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--compress", metavar="FORMAT", help="Send gradients between GPUs as fp16 or bf16 numbers, or none."
+    ),
+]
 Level: TypeAlias = Annotated[int, typer.Option("--level", metavar="N", help="The net's level.")]
 Stage: TypeAlias = Annotated[
     str,

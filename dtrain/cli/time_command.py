@@ -10,6 +10,7 @@ import typer
 from dtrain.cli import options as o
 from dtrain.cli.app import app
 from dtrain.cli.device import choose_backend
+from dtrain.cli.group import on_device
 from dtrain.cli.inputs import check_iterations, phase_of, read_model, read_settings
 from dtrain.cli.job import Job, Telling, agreed, meeting, open_job
 from dtrain.cli.timing import Timing, measure, table, totals
@@ -74,7 +75,8 @@ def time(
                     )
             backend = choose_backend(settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine)
         if settings is not None:
-            net, timing = time_training(settings, backend, job, planner, iterations)
+            with on_device(job, backend) as joined:
+                net, timing = time_training(settings, backend, joined, planner, iterations)
         else:
             with agreed(job.comm):
                 spec = read_model(model, built_for, level, o.split(stage))

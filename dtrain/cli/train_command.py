@@ -12,6 +12,7 @@ import typer
 from dtrain.cli import options as o
 from dtrain.cli.app import app
 from dtrain.cli.device import choose_backend
+from dtrain.cli.group import on_device
 from dtrain.cli.inputs import AUTO, newest_snapshot, read_settings
 from dtrain.cli.job import Job, Telling, agreed, meeting, open_job
 from dtrain.comm.communicator import Communicator
@@ -92,6 +93,8 @@ def train(
     threads: o.Threads = None,
     engine: o.Engine = "DEFAULT",
     plan: o.PlanSwitch = "auto",
+    comm: o.Comm = "auto",
+    compress: o.Compress = "none",
     level: o.Level = 0,
     stage: o.Stage = "",
     seed: Seed = None,
@@ -129,12 +132,13 @@ def train(
             )
             planner = planner_of(plan, job.comm)
             backend = choose_backend(settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine)
-        trainer = build_solver(settings, backend, job, signals, planner, skips)
-        skipped = SkippedRecords([trainer.net, *trainer.test_nets], job.comm, job.recorder)
-        if skipped.limit:
-            trainer.on_gradients_ready.append(skipped.check)
-        trainer.solve(resume_path(snapshot, settings, job.comm))
-        skipped.tell()
+        with on_device(job, backend, comm, compress) as joined:
+            trainer = build_solver(settings, backend, joined, signals, planner, skips)
+            skipped = SkippedRecords([trainer.net, *trainer.test_nets], job.comm, job.recorder)
+            if skipped.limit:
+                trainer.on_gradients_ready.append(skipped.check)
+            trainer.solve(resume_path(snapshot, settings, job.comm))
+            skipped.tell()
 
 
 def check_rule(settings: Settings) -> None:

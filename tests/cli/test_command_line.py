@@ -13,7 +13,7 @@ FROZEN = {
     "train": COMPUTING
     | {"--solver", "--snapshot", "--weights", "--plan", "--sigint-effect", "--sighup-effect"}
     | {"--progress", "--log-json", "--metrics-port", "--metrics-host", "--metrics-textfile"}
-    | {"--bad-records", "--seed"},
+    | {"--bad-records", "--seed", "--comm", "--compress"},
     "test": COMPUTING | {"--solver", "--model", "--weights", "--snapshot", "--iterations"},
     "time": COMPUTING | {"--solver", "--model", "--phase", "--iterations", "--plan"},
     "device_query": {"--gpu", "--cpu"},
