@@ -71,6 +71,12 @@ class Resize:
                 f"{where}: resize_param.height_scale must be absent unless resize_mode is FIT_SMALL_SIZE, "
                 f"got {param.height_scale} for {fit.name}"
             )
+        if fit is not Fit.FIT_LARGE_SIZE_AND_PAD and (param.pad_value or param.pad_mode != param.CONSTANT):
+            name = "pad_value" if param.pad_value else "pad_mode"
+            raise ConfigError(
+                f"{where}: resize_param.{name} must be absent unless resize_mode is FIT_LARGE_SIZE_AND_PAD, "
+                f"got one for {fit.name}"
+            )
         names = [pb.ResizeParameter.Interp_mode.Name(mode) for mode in param.interp_mode] or ["LINEAR"]
         return cls(
             fit=fit,

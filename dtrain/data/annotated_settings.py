@@ -22,6 +22,13 @@ _WITHOUT_BOXES = (
     "random_aspect_ratio_param",
     "img_rand_resize_lower",
     "img_rand_resize_upper",
+    "rand_resize_ratio_lower",
+    "rand_resize_ratio_upper",
+    "vertical_stretch_lower",
+    "vertical_stretch_upper",
+    "horizontal_stretch_lower",
+    "horizontal_stretch_upper",
+    "allow_upscale",
     "interpolation_algo_down",
     "interpolation_algo_up",
 )
@@ -113,6 +120,11 @@ def _emit(param: pb.TransformationParameter, where: str) -> Emit:
         return Emit()
     emit = param.emit_constraint
     if emit.emit_type == pb.EmitConstraint.CENTER:
+        if emit.HasField("emit_overlap"):
+            raise ConfigError(
+                f"{where}: emit_constraint.emit_overlap must be absent unless emit_type is MIN_OVERLAP, "
+                f"got {emit.emit_overlap:g}"
+            )
         return Emit(by_centre=True)
     if not 0 <= emit.emit_overlap < 1:
         raise ConfigError(

@@ -13,7 +13,11 @@ from dtrain.errors import ConfigError, DataError
 
 @final
 class ImageListReader(Reader):
-    """Images in the order of the lines, decoded, and resized if the sizes are given."""
+    """Images in the order of the lines, decoded, and resized if the sizes are given.
+
+    short_side makes every shorter side so long; min_height and min_width enlarge images that are smaller in
+    either until they are so in none. Both keep the image's form.
+    """
 
     def __init__(
         self,
@@ -23,6 +27,8 @@ class ImageListReader(Reader):
         new_height: int = 0,
         new_width: int = 0,
         short_side: int = 0,
+        min_height: int = 0,
+        min_width: int = 0,
         is_color: bool = True,
     ) -> None:
         if (new_height > 0) != (new_width > 0):
@@ -32,12 +38,19 @@ class ImageListReader(Reader):
         self.name = source
         self._lines = read_list(source)
         self._root = root_folder
-        if short_side and new_height:
+        ways = {
+            "new_height with new_width": new_height,
+            "short_side": short_side,
+            "min_height or min_width": min_height or min_width,
+        }
+        given = [way for way, size in ways.items() if size]
+        if len(given) > 1:
             raise ConfigError(
-                f"{source}: at most one of short_side and new_height with new_width must be given, got both"
+                f"{source}: at most one of {', '.join(ways)} must be given, got {' and '.join(given)}"
             )
         self._size = (new_height, new_width)
         self._short_side = short_side
+        self._least = (min_height, min_width)
         self._colour: Colour = "colour" if is_color else "grey"
 
     def __len__(self) -> int:
@@ -52,6 +65,8 @@ class ImageListReader(Reader):
         elif self._short_side:
             size = short_side_size(pixels.shape[1], pixels.shape[2], self._short_side)
             pixels = resize_image(pixels, *size)
+        elif self._least != (0, 0):
+            pixels = resize_image(pixels, *enlarged_size(pixels.shape[1], pixels.shape[2], *self._least))
         return Record(path, (float(label),), pixels)
 
     def where(self, index: int) -> str:
@@ -59,6 +74,12 @@ class ImageListReader(Reader):
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def enlarged_size(height: int, width: int, min_height: int, min_width: int) -> tuple[int, int]:
+    """(height, width) of an image of the same form that is at least so high and wide, if it was not."""
+    scale = max(1.0, min_height / height, min_width / width)
+    return max(min_height, round(height * scale)), max(min_width, round(width * scale))
 
 
 def read_list(source: str) -> list[tuple[str, int]]:

@@ -28,6 +28,13 @@ _HONOURED = (
     "scale",
     "img_rand_resize_lower",
     "img_rand_resize_upper",
+    "rand_resize_ratio_lower",
+    "rand_resize_ratio_upper",
+    "vertical_stretch_lower",
+    "vertical_stretch_upper",
+    "horizontal_stretch_lower",
+    "horizontal_stretch_upper",
+    "allow_upscale",
     "interpolation_algo_down",
     "interpolation_algo_up",
     "resize_param",
@@ -35,7 +42,8 @@ _HONOURED = (
     "random_aspect_ratio_param",
     "distort_param",
 )
-_HARMLESS = ("use_gpu_transform", "display", "num_labels")  # they change where it runs or what is shown
+HARMLESS = ("use_gpu_transform", "display", "num_labels")
+"""Fields that change where a transform runs or what is shown, and no value of an image."""
 
 
 def _no_mean() -> npt.NDArray[np.float32]:
@@ -71,7 +79,7 @@ class TransformSettings:
         """Settings of the layer that `where` names in errors; random_seed, if given, replaces seed."""
         for descriptor, value in param.ListFields():
             name = descriptor.name
-            if name not in _HONOURED and name not in _HARMLESS and value != descriptor.default_value:
+            if name not in _HONOURED and name not in HARMLESS and value != descriptor.default_value:
                 shown = "a message" if descriptor.message_type else f"{value}"
                 raise ConfigError(
                     f"{where}: transform_param.{name} must be absent, got {shown}; "

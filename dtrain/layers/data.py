@@ -27,6 +27,10 @@ class Data(RecordLayer):
             raise self.bad_param(
                 ("data_param", "shuffle_block"), "absent without shuffle: true", param.shuffle_block
             )
+        if param.side:
+            raise self.bad_param(
+                ("data_param", "side"), "absent; give transform_param.random_resize_param", list(param.side)
+            )
         self.batch_size = param.batch_size
         self.prefetch = param.prefetch
         self.num_threads = param.threads or 1

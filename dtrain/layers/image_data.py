@@ -19,11 +19,12 @@ class ImageData(RecordLayer):
         param = self.spec.image_data_param
         if not param.source:
             raise self.bad_param(("image_data_param", "source"), "the path of a list file", "none")
-        for name in ("min_height", "min_width"):
-            if getattr(param, name):
-                raise self.bad_param(
-                    ("image_data_param", name), "absent; give short_side", getattr(param, name)
-                )
+        if param.dataset_share_per_node != 1:
+            raise self.bad_param(
+                ("image_data_param", "dataset_share_per_node"),
+                "absent: every rank reads its share of the whole list",
+                param.dataset_share_per_node,
+            )
         self.batch_size = param.batch_size
         self.prefetch = 4
         self.num_threads = param.threads if param.HasField("threads") else 1
@@ -36,5 +37,7 @@ class ImageData(RecordLayer):
             new_height=param.new_height,
             new_width=param.new_width,
             short_side=param.short_side,
+            min_height=param.min_height,
+            min_width=param.min_width,
             is_color=param.is_color,
         )

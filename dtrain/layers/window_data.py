@@ -14,7 +14,7 @@ import numpy as np
 from dtrain.data.decode import decode_image
 from dtrain.data.hashing import below, keyed, mix
 from dtrain.data.record import Pixels
-from dtrain.data.transform_settings import TransformSettings
+from dtrain.data.transform_settings import HARMLESS, TransformSettings
 from dtrain.data.window_crop import warp
 from dtrain.data.window_file import Window, WindowFile
 from dtrain.errors import DataError
@@ -24,6 +24,7 @@ from dtrain.layers.layer import TWO, Blobs
 from dtrain.layers.sample_stream import SampleStream
 
 CHANNELS = 3
+TRANSFORMS = ("crop_size", "mean_file", "mean_value", "mirror", "random_seed", "scale")
 WHICH, MIRROR = np.arange(2, dtype=np.uint64)  # which of a sample's random numbers is which
 
 
@@ -49,6 +50,7 @@ class WindowData(DataSource):
             raise self.bad_param(("window_data_param", "crop_mode"), '"warp" or "square"', param.crop_mode)
         if not 0 <= param.fg_fraction <= 1:
             raise self.bad_param(("window_data_param", "fg_fraction"), "in [0, 1]", param.fg_fraction)
+        self._refuse_other_transforms()
         self.settings = TransformSettings.from_param(
             self.spec.transform_param,
             train=self.is_training,
@@ -77,6 +79,17 @@ class WindowData(DataSource):
         self.cache: dict[str, bytes] = {}
         self.stream = SampleStream(self.scope, 1, self.batch_size)
         self._check_windows()
+
+    def _refuse_other_transforms(self) -> None:
+        """Windows are cut, warped and mirrored here; what else could be asked for would not happen."""
+        for field, value in self.spec.transform_param.ListFields():
+            if field.name not in (*TRANSFORMS, *HARMLESS) and value != field.default_value:
+                shown = "one" if field.message_type else value
+                raise self.bad_param(
+                    ("transform_param", field.name),
+                    f"absent, as WindowData takes {', '.join(TRANSFORMS)} alone",
+                    shown,
+                )
 
     def _mean(self) -> Plain:
         """The mean of every pixel of the square (3, crop, crop), or (3, 1, 1): the middle of a mean image."""

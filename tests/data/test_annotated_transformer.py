@@ -215,7 +215,7 @@ def test_settings_that_cannot_be_met_are_refused(spec: str, told: str) -> None:
         ("mean_value: [1, 2]", "got 2 values for 1 channels in source: record 0"),
         ("distort_param { }", "distort_param must be absent unless images have 3 channels, got 1 in source"),
         (
-            "resize_param { height: 2 width: 2 pad_value: [1, 2] }",
+            "resize_param { height: 2 width: 2 resize_mode: FIT_LARGE_SIZE_AND_PAD pad_value: [1, 2] }",
             "pad_value must be given once or once a channel",
         ),
     ],

@@ -165,6 +165,21 @@ def test_the_size_of_a_jpeg_is_in_its_header(height, width):
             "crop_size must be at most the shorter",
         ),
         ("random_aspect_ratio_param { min_area_ratio: 0 } crop_size: 4", "min_area_ratio <= max_area_ratio"),
+        (
+            "rand_resize_ratio_lower: 2 crop_size: 4",
+            "rand_resize_ratio must have 1 <= lower <= upper, got 2 and 0",
+        ),
+        (
+            "vertical_stretch_lower: 2 crop_size: 4",
+            "vertical_stretch must have 0 < lower <= upper",
+        ),
+        ("horizontal_stretch_lower: 0 crop_size: 4", "horizontal_stretch must have 0 < lower <= upper"),
+        (
+            "img_rand_resize_upper: 9 crop_size: 4",
+            "img_rand_resize must have 0 < lower <= upper",
+        ),
+        ("vertical_stretch_lower: 0.5", "crop_size must be given where images keep"),
+        ("allow_upscale: true crop_size: 4", "allow_upscale must be absent unless img_rand_resize_lower"),
         ("resize_param { height: 8 }", "resize_param must have height and width, got 8 and 0"),
         ("resize_param { height: 8 width: 8 prob: 0.5 }", "resize_param.prob must be 1"),
         (
@@ -236,5 +251,70 @@ def test_listed_images_get_their_short_side(tmp_path):
     (tmp_path / "list.txt").write_text("a.png 1\n")
     reader = ImageListReader(f"{tmp_path}/list.txt", root_folder=f"{tmp_path}/", short_side=20)
     assert reader.read(0).pixels.shape == (3, 20, 30)
-    with pytest.raises(ConfigError, match="at most one of short_side and new_height"):
+    with pytest.raises(ConfigError, match="got new_height with new_width and short_side"):
         ImageListReader(f"{tmp_path}/list.txt", new_height=4, new_width=4, short_side=20)
+
+
+@pytest.mark.parametrize(
+    ("least", "size"),
+    [
+        ((0, 0), (40, 60)),
+        ((40, 60), (40, 60)),
+        ((50, 10), (50, 75)),
+        ((50, 90), (60, 90)),
+        ((0, 61), (41, 61)),
+    ],
+)
+def test_listed_images_that_are_too_small_are_enlarged_in_their_form(tmp_path, least, size):
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", smooth(40, 60).transpose(1, 2, 0))[1].tobytes())
+    (tmp_path / "list.txt").write_text("a.png 1\n")
+    reader = ImageListReader(
+        f"{tmp_path}/list.txt", root_folder=f"{tmp_path}/", min_height=least[0], min_width=least[1]
+    )
+    pixels = reader.read(0).pixels
+    assert pixels.shape == (3, *size)
+    assert (pixels[0, 0].max(), pixels[0, -1].min()) == (0, 255)
+    with pytest.raises(ConfigError, match="got short_side and min_height or min_width"):
+        ImageListReader(f"{tmp_path}/list.txt", min_width=4, short_side=20)
+
+
+def stretched(fields, image, sample=0, crop=(8, 8)):
+    geometry = transformer(fields + " crop_size: 8").settings.geometry
+    draws = np.random.default_rng(sample).random(24).tolist()
+    return geometry.scaled(image, crop, draws)
+
+
+@given(image=st.tuples(st.integers(8, 90), st.integers(8, 90)), sample=st.integers(0, 10**6))
+@settings(deadline=None, max_examples=60)
+def test_stretches_stay_within_their_bounds(image, sample):
+    height, width = stretched("rand_resize_ratio_lower: 1 rand_resize_ratio_upper: 1", image, sample)
+    assert height == width == min(image)
+    height, width = stretched("vertical_stretch_lower: 0.5", image, sample)
+    assert width == image[1]
+    assert max(8, 0.5 * image[0] - 1) <= height <= image[0]
+    height, width = stretched("horizontal_stretch_upper: 2", image, sample)
+    assert (height, width) == image, "no image is enlarged unasked"
+    height, width = stretched("horizontal_stretch_upper: 2 allow_upscale: true", image, sample)
+    assert height == image[0]
+    assert image[1] <= width <= 2 * image[1]
+    fields = "img_rand_resize_lower: 20 img_rand_resize_upper: 30 "
+    height, width = stretched(fields + "allow_upscale: true", image, sample)
+    assert 20 <= min(height, width) <= 30
+    assert abs(height / width - image[0] / image[1]) < 0.06 * image[0] / image[1]
+    height, width = stretched(fields, image, sample)
+    assert min(height, width) <= min(30, *image)
+    height, width = stretched("rand_resize_ratio_lower: 1.5 rand_resize_ratio_upper: 2", (40, 90), sample)
+    assert (height, 60 <= width <= 80) == (40, True)
+
+
+def test_stretching_squares_makes_some_wide_and_some_high():
+    fields = "rand_resize_ratio_lower: 2 rand_resize_ratio_upper: 2 allow_upscale: true"
+    assert {stretched(fields, (40, 40), n) for n in range(20)} == {(40, 80), (80, 40)}
+
+
+def test_a_stretched_image_is_cut_where_the_stretched_image_would_be():
+    pixels = smooth(60, 120)
+    fields = "vertical_stretch_lower: 0.5 vertical_stretch_upper: 0.5 crop_size: 20"
+    out = applied(transformer(fields, train=False), pixels)
+    whole = cv2.resize(pixels.transpose(1, 2, 0), (120, 30)).transpose(2, 0, 1)
+    np.testing.assert_allclose(out, whole[:, 5:25, 50:70], atol=4)

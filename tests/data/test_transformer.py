@@ -214,7 +214,7 @@ def settings_of(**fields):
         ({"crop_h": 3}, "crop_h and crop_w must be given together, got 3 and 0"),
         ({"crop_size": 3, "crop_h": 3, "crop_w": 3}, "crop_size and crop_h"),
         ({"img_rand_resize_lower": 3}, "img_rand_resize must have 0 < lower <= upper, got 3 and 0"),
-        ({"vertical_stretch_lower": 3}, "transform_param.vertical_stretch_lower must be absent, got 3"),
+        ({"bgr2rgb": True}, "transform_param.bgr2rgb must be absent, got True"),
         ({"noise_param": {}}, "transform_param.noise_param must be absent"),
     ],
 )
