@@ -30,6 +30,8 @@ from typing import Any, Protocol, final
 
 from benchmarks.card_worker import Case
 from benchmarks.turns import Budget, WorkerError, module_worker
+from dtrain.errors import BackendError
+from dtrain.kernels.cuda import cupy_device
 
 NETS = {"caffenet": (256, 227), "googlenet": (128, 224), "resnet50": (256, 224)}  # batch, side
 PRECISIONS = ("bf16", "tf32", "fp32", "fp16")
@@ -310,6 +312,10 @@ def main() -> None:
         from benchmarks.dry_run import dry_run
 
         sys.exit(dry_run(given.nets or list(NETS), given.budget_s, given.libraries))
+    try:
+        cupy_device.count()
+    except BackendError as error:
+        sys.exit(f"not measured: {error}\n--dry-run tries what needs no card")
     ours = module_worker("dtrain", "benchmarks.dtrain_gpu_worker")
     peer = None if given.no_torch else module_worker("PyTorch", "benchmarks.torch_gpu_worker")
     print("training images a second, synthetic images on the card for both, in turns; medians of rounds")

@@ -35,10 +35,10 @@ class Planned:
     needs_dx: bool = True
 
 
-def training_net(net: str, batch: int, side: int) -> Net:
+def training_net(net: str, batch: int, side: int, channels: int = 3) -> Net:
     """configs/NET in phase TRAIN on the CPU, as written: without a plan."""
     param, _ = read_net(CONFIGS / net / "train_val.prototxt")
-    fed_by_input(param, [batch, 3, side, side])
+    fed_by_input(param, [batch, channels, side, side])
     return Net(param, Scope(CpuBackend(num_threads=1), pb.TRAIN))
 
 

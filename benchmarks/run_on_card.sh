@@ -13,8 +13,8 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-out}
 PYTHON=${PYTHON:-python3}
 TESTS_S=${TESTS_S:-110}
-BENCH_S=${BENCH_S:-310}
-SANITIZE_S=${SANITIZE_S:-80}
+BENCH_S=${BENCH_S:-300}
+SANITIZE_S=${SANITIZE_S:-75}
 export PYTHONUNBUFFERED=1
 mkdir -p -- "$OUT"
 begin=$SECONDS
@@ -48,7 +48,7 @@ for carried in shared .shared; do
     fi
 done
 
-stage versions 30 "$PYTHON" -c '
+stage versions 20 "$PYTHON" -c '
 import importlib.metadata, subprocess
 names = ["numpy", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cudnn-frontend", "nvidia-cudnn-cu13", "torch"]
 for name in names:
@@ -63,8 +63,8 @@ except (OSError, subprocess.CalledProcessError) as error:
     print("nvidia-smi:", error)
 '
 stage tests "$TESTS_S" "$PYTHON" -m pytest tests/gpu -q -p no:cacheprovider --maxfail=20
-stage gpu "$BENCH_S" "$PYTHON" -m benchmarks.gpu --budget-s $((BENCH_S - 20)) --json "$OUT/gpu.json" "$@"
-stage sanitize "$SANITIZE_S" "$PYTHON" -m benchmarks.sanitize --budget-s $((SANITIZE_S - 5))
+stage gpu "$BENCH_S" "$PYTHON" -m benchmarks.gpu --budget-s $((BENCH_S * 15 / 16)) --json "$OUT/gpu.json" "$@"
+stage sanitize "$SANITIZE_S" "$PYTHON" -m benchmarks.sanitize --budget-s $((SANITIZE_S * 15 / 16))
 
 echo
 echo "== in short, $((SECONDS - begin)) s"

@@ -1,0 +1,1 @@
+"""Mirrors benchmarks/: what they print, decide and ask, without a card."""
