@@ -37,6 +37,13 @@ class Chunk(NamedTuple):
 class _File(NamedTuple):
     filesystem: Any
     path: str
+    scheme: str = ""
+    """Of a remote file, such as s3://."""
+
+    @property
+    def name(self) -> str:
+        """As errors name it."""
+        return self.scheme + self.path
 
     @property
     def is_local(self) -> bool:
@@ -56,23 +63,23 @@ def chunks_of(source: str) -> list[Chunk]:
             chunks += _parquet_chunks(file) if is_parquet else _ipc_chunks(file)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(
-                f"{file.path}: must be an Arrow IPC file or a Parquet file, got {error}"
+                f"{file.name}: must be an Arrow IPC file or a Parquet file, got {error}"
             ) from error
     if not chunks:
-        raise DataError(f"{source}: must hold at least one row, got none")
+        raise DataError(f"{without_secret(source)}: must hold at least one row, got none")
     return chunks
 
 
 def _parquet_chunks(file: _File) -> Iterator[Chunk]:
     with file.open() as opened:
         metadata = pq.ParquetFile(opened).metadata
-        columns = _columns(metadata.schema.to_arrow_schema(), file.path)
+        columns = _columns(metadata.schema.to_arrow_schema(), file.name)
     first = 0
     for group in range(metadata.num_row_groups):
         num = metadata.row_group(group).num_rows
 
         if num:
-            yield Chunk(file.path, first, num, partial(_read_group, file, metadata, group, columns), False)
+            yield Chunk(file.name, first, num, partial(_read_group, file, metadata, group, columns), False)
         first += num
 
 
@@ -85,7 +92,7 @@ def _read_group(file: _File, metadata: Any, group: int, columns: list[str]) -> A
 def _ipc_chunks(file: _File) -> Iterator[Chunk]:
     opened = file.open()  # a mapped batch keeps the memory alive, not the descriptor
     reader = pa.ipc.open_file(opened)
-    columns = _columns(reader.schema, file.path)
+    columns = _columns(reader.schema, file.name)
     is_mapped = file.is_local and reader.num_record_batches > 0 and _lies_in(reader.get_batch(0), opened)
     if not is_mapped:  # compressed or remote: labels alone tell how many rows there are
         only = pa.ipc.IpcReadOptions(included_fields=[reader.schema.get_field_index("label")])
@@ -95,7 +102,7 @@ def _ipc_chunks(file: _File) -> Iterator[Chunk]:
         batch = reader.get_batch(number)
         load = partial(batch.select, columns) if is_mapped else partial(_read_batch, file, number, columns)
         if batch.num_rows:
-            yield Chunk(file.path, first, batch.num_rows, load, is_mapped)
+            yield Chunk(file.name, first, batch.num_rows, load, is_mapped)
         first += batch.num_rows
     opened.close()
 
@@ -141,12 +148,7 @@ def _find(source: str) -> list[_File]:
     if "," in source and not os.path.exists(source):
         return [file for part in source.split(",") for file in _find(part.strip())]
     if "://" in source:
-        try:
-            bare = source[: min((source.find(c) for c in _WILD if c in source), default=len(source))]
-            filesystem, path = fs.FileSystem.from_uri(bare)
-            return _find_in(filesystem, path.rstrip("/") + source[len(bare.rstrip("/")) :], source)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{source}: must be a URI that pyarrow.fs reads, got {error}") from error
+        return _find_at(source)
     local = fs.LocalFileSystem()
     if any(c in source for c in _WILD) and not os.path.exists(source):
         paths = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
@@ -161,12 +163,39 @@ def _find(source: str) -> list[_File]:
     return _find_in(local, source, source)
 
 
-def _find_in(filesystem: Any, path: str, source: str) -> list[_File]:
+def _find_at(uri: str) -> list[_File]:
+    """Files of a URI; what follows a `?` with a `=` behind it are options of its filesystem."""
+    place, mark, options = uri.partition("?")
+    if "=" not in options:
+        place, mark, options = uri, "", ""
+    bare = place[: min((place.find(c) for c in _WILD if c in place), default=len(place))]
+    try:
+        filesystem, path = fs.FileSystem.from_uri(bare + mark + options)
+        scheme = "" if filesystem.type_name == "local" else place.partition("://")[0] + "://"
+        return _find_in(
+            filesystem, path.rstrip("/") + place[len(bare.rstrip("/")) :], without_secret(uri), scheme
+        )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"{without_secret(uri)}: must be a URI that pyarrow.fs reads, got {error}; check that the "
+            "store can be reached from this machine, and its options"
+        ) from error
+
+
+def without_secret(source: str) -> str:
+    """The source as it may be shown: a URI may hold a key and its secret before an @."""
+    scheme, mark, rest = source.partition("://")
+    authority, slash, path = rest.partition("/")
+    secret, at, host = authority.rpartition("@")
+    return f"{scheme}{mark}***@{host}{slash}{path}" if secret and at else source
+
+
+def _find_in(filesystem: Any, path: str, source: str, scheme: str = "") -> list[_File]:
     is_pattern = any(c in path for c in _WILD)
     if not is_pattern:
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.File:
-            return [_File(filesystem, path)]
+            return [_File(filesystem, path, scheme)]
         if info.type != fs.FileType.Directory:
             raise DataError(f"{source}: must be an Arrow or Parquet file, or a folder, got no such path")
     folder = path[: min(path.find(c) for c in _WILD if c in path)].rpartition("/")[0] if is_pattern else path
@@ -178,4 +207,4 @@ def _find_in(filesystem: Any, path: str, source: str) -> list[_File]:
         found = [name for name in names if name.endswith(SUFFIXES)]
     if not found:
         raise DataError(f"{source}: must hold .arrow, .feather or .parquet files, got none")
-    return [_File(filesystem, name) for name in found]
+    return [_File(filesystem, name, scheme) for name in found]

@@ -10,7 +10,7 @@ from typing import final
 
 import numpy as np
 
-from dtrain.data.arrow_files import chunks_of
+from dtrain.data.arrow_files import chunks_of, without_secret
 from dtrain.data.arrow_rows import Rows
 from dtrain.data.reader import ColumnReader, Columns, Indices
 from dtrain.data.record import Record
@@ -30,7 +30,7 @@ class ArrowReader(ColumnReader):
     """
 
     def __init__(self, source: str) -> None:
-        self.name = source
+        self.name = without_secret(source)
         self._chunks = chunks_of(source)
         self._ends = np.cumsum([chunk.num_rows for chunk in self._chunks])
         self._starts = self._ends - [chunk.num_rows for chunk in self._chunks]
