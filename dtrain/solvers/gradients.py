@@ -43,7 +43,9 @@ class Gradients:
         self.reducer.poll()
 
     def finish(self) -> float:
-        """Wait for the sums; the seconds that backward did not hide."""
+        """Wait for the sums; the seconds that backward did not hide. Once is enough: a replayed pass has."""
+        if not self._is_last_pass:
+            return 0.0
         self._is_last_pass = False
         self.reducer.finish()
         if self.reducer.buckets:

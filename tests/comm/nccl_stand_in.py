@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from dtrain.comm.compression import Compression, to_floats
 from dtrain.comm.lane import Lane
-from tests.kernels.cuda.cpu_device import GUARD, GUARD_BYTES, guards_hold
+from tests.kernels.cuda.cpu_device import GUARD, GUARD_BYTES, CpuDevice, guards_hold
 
 
 class CudaError(Exception):
@@ -75,9 +75,13 @@ class Stream:
             capture.open.add(self)
 
     def run(self, work: Callable[[], None]) -> None:
-        self.add(Op(run=work))
+        self.machine.now_or_replayed(lambda: self.add(Op(run=work)))
 
     def record(self, event: Event) -> Event:
+        self.machine.now_or_replayed(lambda: self._record(event))
+        return event
+
+    def _record(self, event: Event) -> None:
         capture = self.machine.capture
         event.records += 1
         event.capture = capture if capture is not None and self in capture.queues else None
@@ -85,9 +89,11 @@ class Stream:
         if event.capture is not None:
             assert capture is not None
             capture.recorded_on[event, event.records] = self, len(capture.queues[self])
-        return event
 
     def wait_event(self, event: Event) -> None:
+        self.machine.now_or_replayed(lambda: self._wait_event(event))
+
+    def _wait_event(self, event: Event) -> None:
         capture = self.machine.capture
         if capture is not None and event.capture is capture:
             origin, length = capture.recorded_on[event, event.records]
@@ -137,11 +143,13 @@ class Graph:
 class Machine:
     """`beside_first`: other streams go as far ahead of `compute` as they may, else as far behind.
 
-    `is_eager`: what computes does so at once, on the host; streams beside it still lag behind.
+    Beside a `device` what computes does so at once; other streams still lag behind. What the device captures
+    it replays here too.
     """
 
-    def __init__(self, *, beside_first: bool = False, is_eager: bool = False) -> None:
-        self.beside_first, self.is_eager = beside_first, is_eager
+    def __init__(self, *, beside_first: bool = False, device: CpuDevice | None = None) -> None:
+        self.beside_first, self.device = beside_first, device
+        self.is_eager = device is not None
         self.streams: list[Stream] = []
         self.reached: dict[Event, int] = {}
         self.capture: Capture | None = None
@@ -155,8 +163,14 @@ class Machine:
     def at(self, number: int) -> Stream:
         return self.streams[number - 1]
 
+    def now_or_replayed(self, call: Callable[[], None]) -> None:
+        if self.device is not None and self.device.is_capturing:
+            self.device._queue(call)
+        else:
+            call()
+
     def not_in_capture(self, what: str) -> None:
-        if self.capture is not None:
+        if self.capture is not None or (self.device is not None and self.device.is_capturing):
             raise CudaError(f"a capture is under way, and this {what}")
 
     def work_off(self, stream: Stream) -> None:

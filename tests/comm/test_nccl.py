@@ -22,9 +22,12 @@ from dtrain.comm.device_watch import MOST_LABELS, Progress, device_stall_text
 from dtrain.comm.digest import check_equal
 from dtrain.comm.nccl import NcclCommunicator
 from dtrain.comm.reducer import Reducer
+from dtrain.comm.single import SingleCommunicator
 from dtrain.comm.staged import StagedCommunicator
 from dtrain.errors import CommError
 from dtrain.kernels.cuda.backend import CudaBackend
+from dtrain.proto import dtrain_pb2 as pb
+from dtrain.proto import text
 from dtrain.proto.files import read_net, read_solver
 from dtrain.solvers.loop import Solver
 from dtrain.solvers.nets import build_train_net
@@ -40,6 +43,7 @@ ORDERS = pytest.mark.parametrize("beside_first", [False, True], ids=["late", "ea
 SLICES = [(0, 100), (100, 110), (110, 500), (500, 501), (501, 1000)]
 
 Make = Callable[..., NcclCommunicator]
+Weights = dict[tuple[str, int], Any]
 
 
 @pytest.fixture
@@ -274,7 +278,7 @@ def test_staged_sums_are_those_of_mpi_in_memory_that_is_kept(comm: Communicator,
 # -- training
 
 
-def solver_of(name: str, comm: Communicator, batch: int) -> Solver:
+def solver_of(name: str, comm: Communicator, batch: int, device: CpuDevice) -> Solver:
     """A golden configuration on CUDA kernels, which the CPU runs."""
     path = shared_path("golden", "solvers", f"{name}.solver.prototxt")
     param, source = read_solver(path)
@@ -284,17 +288,17 @@ def solver_of(name: str, comm: Communicator, batch: int) -> Solver:
         shape.dim[0] = batch
     param.ClearField("net")
     param.net_param.CopyFrom(description)
-    net = build_train_net(Settings(param, source), CudaBackend(CpuDevice()), comm, seed=1)
+    net = build_train_net(Settings(param, source), CudaBackend(device), comm, seed=1)
     solver = Solver(param, net, (), comm, source=source)
     golden.start_as_caffe(solver, name)
     return solver
 
 
-def trained(name: str, comm: Communicator, iterations: int = 12) -> dict[tuple[str, int], Any]:
+def trained(name: str, comm: Communicator, device: CpuDevice) -> Weights:
     """Weights after training on the golden batches, each rank on its part."""
     share = 6 // comm.size
-    solver = solver_of(name, comm, share)
-    for _ in range(iterations):
+    solver = solver_of(name, comm, share, device)
+    for _ in range(12):
         golden.feed(solver, slice(share * comm.rank, share * (comm.rank + 1)))
         solver.step(1)
     solver._snapshots.check_replicas("weights and history")
@@ -308,11 +312,58 @@ def trained(name: str, comm: Communicator, iterations: int = 12) -> dict[tuple[s
 def test_two_ranks_on_cards_have_the_weights_of_caffe(
     comm: Communicator, make: Make, name: str, by: str
 ) -> None:
-    machine = Machine(is_eager=True)
-    group = make(machine) if by == "nccl" else StagedCommunicator(comm, StandInLane(machine))
-    for (layer, j), values in trained(name, group).items():
+    device = CpuDevice()
+    machine = Machine(device=device)
+    group = StagedCommunicator(comm, StandInLane(machine)) if by == "staged" else make(machine)
+    for (layer, j), values in trained(name, group, device).items():
         expected = golden.weights_at(name, 12)[layer, j]
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6, err_msg=f"{layer}[{j}]")
+
+
+SQUARES = """
+layer { name: "in" type: "Input" top: "data" input_param { shape { dim: BATCH dim: 5 } } }
+layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "ip1" inner_product_param {
+  num_output: 6 weight_filler { type: "xavier" } bias_filler { type: "constant" value: 0.1 } } }
+layer { name: "tanh" type: "TanH" bottom: "ip1" top: "ip1" }
+layer { name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "square" type: "Power" bottom: "ip2" top: "square" power_param { power: 2 shift: 0.5 } }
+layer { name: "loss" type: "Reduction" bottom: "square" top: "loss" loss_weight: 1
+  reduction_param { operation: MEAN } }
+"""
+
+
+def squares(comm: Communicator, device: CpuDevice, *, replayed: bool) -> Any:
+    """The weights of a net whose ranks share batches of 8, and how many graphs it was run by."""
+    batch = 8 // comm.size
+    param = pb.SolverParameter()
+    text.parse('base_lr: 0.1 momentum: 0.9 lr_policy: "fixed" max_iter: 9 net_param {}', param)
+    text.parse(SQUARES.replace("BATCH", str(batch)), param.net_param)
+    backend = CudaBackend(device)
+    net = build_train_net(Settings(param), backend, comm, seed=1)
+    replayer = net.replayer = backend.replayer() if replayed else None
+    solver = Solver(param, net, (), comm)
+    data = np.random.default_rng(0).standard_normal((9, 8, 5)).astype(np.float32)
+    for values in data:
+        mine = values[batch * comm.rank : batch * (comm.rank + 1)]
+        net.blob("data").data.plain_overwrite()[...] = mine
+        solver.step(1)
+    solver._snapshots.check_replicas("weights and history")
+    weights = [owned.blob.data.plain().copy() for owned in net.params.owned]
+    return weights, replayer.num_graphs if replayer is not None else 0
+
+
+@pytest.mark.world_size(2, 4)
+@pytest.mark.parametrize(("format", "tolerance"), [("", 1e-6), ("bf16", 2e-2)])
+def test_replayed_iterations_of_several_ranks_are_those_of_one(
+    make: Make, format: str, tolerance: float
+) -> None:
+    device = CpuDevice()
+    alone, _ = squares(SingleCommunicator(), CpuDevice(), replayed=False)
+    together, num_graphs = squares(make(Machine(device=device), format), device, replayed=True)
+    assert num_graphs == 1
+    for mine, theirs in zip(together, alone, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=tolerance)
 
 
 @pytest.mark.world_size(2)
@@ -321,7 +372,8 @@ def test_two_ranks_with_compressed_gradients_stay_close_to_caffe(
     make: Make, format: str, tolerance: float
 ) -> None:
     start, end = golden.weights_at("sgd_step", 0), golden.weights_at("sgd_step", 12)
-    found = trained("sgd_step", make(Machine(is_eager=True), format))
+    device = CpuDevice()
+    found = trained("sgd_step", make(Machine(device=device), format), device)
     moved = np.concatenate([(end[key] - start[key]).ravel() for key in end])
     error = np.concatenate([(found[key] - end[key]).ravel() for key in end])
     assert tolerance / 100 < np.linalg.norm(error) / np.linalg.norm(moved) < tolerance
@@ -329,8 +381,8 @@ def test_two_ranks_with_compressed_gradients_stay_close_to_caffe(
 
 @pytest.mark.world_size(2)
 def test_ranks_start_from_the_weights_of_rank_0(make: Make) -> None:
-    group = make(Machine(is_eager=True))
-    solver = solver_of("sgd_step", group, 3)
+    group = make(Machine(device=CpuDevice()))
+    solver = solver_of("sgd_step", group, 3, CpuDevice())
     weights = solver.net.params.owned[0].blob.data
     weights.plain_mutable()[...] += group.rank
     with pytest.raises(CommError, match="here: the replicas must be equal"):
@@ -393,7 +445,7 @@ def test_the_ranks_whose_gpu_is_elsewhere_hold_up_a_collective() -> None:
 
 
 def test_labels_beyond_the_table_share_the_last_number() -> None:
-    machine = Machine(is_eager=True)
+    machine = Machine(device=CpuDevice())
     progress = Progress(StandInLane(machine))
     for i in range(MOST_LABELS + 5):
         progress.enter(f"sum {i}", machine.compute)
