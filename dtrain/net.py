@@ -44,6 +44,7 @@ class Step:
     # What a plan runs instead of the layer in whole passes, where it has fused the layer with others.
     fused_forward: Run | None = None
     fused_backward: Run | None = None
+    fused_with: list[Step] = field(default_factory=list)  # all of them, this one too
 
     @property
     def feeds(self) -> bool:

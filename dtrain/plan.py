@@ -1,7 +1,8 @@
 """What may change how a net runs but never what it computes.
 
-Every blob that a user can name keeps its values to rounding, whether a plan is applied or not. One diff is
-left out: of a blob between a BatchNorm that does not run in place and the Scale that is fused into it.
+Every blob that a user can name keeps its values to rounding, whether a plan is applied or not. Left out are
+the diff between a BatchNorm that does not run in place and the Scale that is fused into it, and, where memory
+is shared, values behind the last layer that needs them: reading those is an error.
 """
 
 from __future__ import annotations
@@ -9,20 +10,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias, final
 
 from dtrain.errors import DtrainError
+from dtrain.fusion import fuse_relu, fuse_scale
+from dtrain.kernels.backend import Backend
 from dtrain.kernels.cpu.backend import CpuBackend
-from dtrain.kernels.cpu.onednn.batch_norm import BatchNorm as OneDnnBatchNorm
-from dtrain.layers.batch_norm import STATISTICS, BatchNorm
-from dtrain.layers.convolution import Convolution
-from dtrain.layers.inner_product import InnerProduct
 from dtrain.layers.layer import Scope
-from dtrain.layers.relu import ReLU
-from dtrain.layers.scale import Scale
 from dtrain.net import Net, Step
 from dtrain.proto import dtrain_pb2 as pb
+from dtrain.sharing import share_data, share_diffs
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +34,11 @@ TRIAL_S = 0.3  # what trials may take beyond the least number of rounds
 
 @final
 class Plan:
-    """Choose the memory format of a training net by timing it, and fuse layers; call it with the net.
+    """Choose the memory format of a training net, fuse layers, share memory and let passes be replayed.
 
-    memory_format: "auto" times the candidates, or one of MEMORY_FORMATS. All ranks must take the same,
-    since their flat buffers are summed: `agree` turns each rank's choice into the common one.
+    memory_format: "auto" takes what the device is known to want, or times the candidates; or one of
+    MEMORY_FORMATS. All ranks must take the same, since their flat buffers are summed: `agree` turns each
+    rank's choice into the common one.
     """
 
     def __init__(self, *, memory_format: str = "auto", agree: Agree | None = None) -> None:
@@ -48,123 +46,32 @@ class Plan:
         self._agree: Agree = agree or (lambda choice: choice)
 
     def __call__(self, net: Net) -> None:
-        """Apply to a net whose parameters are not yet laid out; one for testing only fuses."""
+        """Apply to a net whose parameters are not yet laid out."""
         backend = net.scope.backend
-        if isinstance(backend, CpuBackend) and net.scope.is_training:
+        if net.scope.is_training:
             backend.memory_format = self._choose_format(net, backend)
         relus, scales = fuse_relu(net), fuse_scale(net)
+        net.rebuild()
+        shared = share_diffs(net) if net.scope.is_training else share_data(net)
+        net.replayer = backend.replayer()
         if net.scope.is_training:
             logger.info("plan: %d ReLU and %d Scale layers fused into the layer before", relus, scales)
-        net.rebuild()
+            if shared:
+                logger.info("plan: %d diffs between layers share memory", shared)
 
-    def _choose_format(self, net: Net, backend: CpuBackend) -> str:
+    def _choose_format(self, net: Net, backend: Backend) -> str:
         if self.memory_format != "auto":
             return self.memory_format
-        choice, note = backend.memory_format, ""
-        if backend.engine is not None and net.scope.rank == 0:
-            choice, note = fastest_format(net)
+        precisions = {layer.precision for layer in net.layers}
+        choice, note = backend.format_for(precisions), ""
+        if not choice:
+            choice = backend.memory_format
+            if net.scope.rank == 0:
+                choice, note = fastest_format(net)
         choice = self._agree(choice)
         if note:
             logger.info("plan: %s", note)
         return choice
-
-
-def fuse_relu(net: Net) -> int:
-    """Let convolutions and inner products compute the in-place ReLU behind them; the number of pairs."""
-    count = 0
-    for i, step in enumerate(net.steps):
-        layer = step.layer
-        if not isinstance(layer, (Convolution, InnerProduct)) or len(step.top) != 1:
-            continue
-        consumer = _next_reader(net, i)
-        if consumer is None or not isinstance(consumer.layer, ReLU):
-            continue
-        if consumer.top[0] is step.top[0] and consumer.layer.slope == 0:
-            layer.fuses_relu = True
-            consumer.layer.is_fused = True
-            count += 1
-    return count
-
-
-def fuse_scale(net: Net) -> int:
-    """Let a BatchNorm compute the in-place Scale behind it, and the ReLU behind that; the number of groups.
-
-    Forward happens in the place of the first, backward in that of the last: every gradient of a parameter
-    is then complete when backward has passed its layer.
-    """
-    count = 0
-    for i, first in enumerate(net.steps):
-        if not isinstance(first.layer, BatchNorm) or len(first.layer.blobs) != STATISTICS:
-            continue
-        second = _next_reader(net, i)
-        if second is None or not isinstance(second.layer, Scale) or second.top[0] is not first.top[0]:
-            continue
-        if second.layer.spec.scale_param.axis != 1 or len(second.bottom) != 1:
-            continue
-        if second.layer.blobs[0].shape != first.layer.blobs[0].shape:
-            continue
-        third = _rectifier_behind(net, second) if isinstance(first.layer.op, OneDnnBatchNorm) else None
-        group = ScaledNorm(first, first.layer, second.layer, third or second, third is not None)
-        for step in (first, second, third):
-            if step is not None:
-                step.fused_forward, step.fused_backward = _nothing, _nothing
-        first.fused_forward = group.forward
-        group.last.fused_backward = group.backward
-        count += 1
-    return count
-
-
-def _rectifier_behind(net: Net, step: Step) -> Step | None:
-    """The in-place ReLU that reads the step's top next, if there is one."""
-    reader = _next_reader(net, net.steps.index(step))
-    if reader is None or not isinstance(reader.layer, ReLU):
-        return None
-    return reader if reader.top[0] is step.top[0] and reader.layer.slope == 0 else None
-
-
-def _nothing() -> None:
-    """The other layer of a fused pair has done it."""
-
-
-def _next_reader(net: Net, index: int) -> Step | None:
-    """The first step behind `index` that reads its top."""
-    top = net.steps[index].top[0]
-    return next((s for s in net.steps[index + 1 :] if any(b is top for b in s.bottom)), None)
-
-
-@final
-@dataclass(frozen=True)
-class ScaledNorm:
-    """A BatchNorm, the in-place Scale behind it and maybe a ReLU, as the BatchNorm's operator."""
-
-    first: Step
-    norm: BatchNorm
-    scale: Scale
-    last: Step
-    with_relu: bool
-
-    def forward(self) -> None:
-        op = self.norm.op
-        mean, variance, factor = (blob.data for blob in self.norm.blobs)
-        blobs = self.scale.blobs
-        bias = blobs[1].data if len(blobs) > 1 else None
-        x, y = self.first.bottom[0].data, self.first.top[0].data
-        if self.with_relu:
-            op.relu = True
-        op.forward(x, mean, variance, factor, blobs[0].data, bias, y)
-        if self.with_relu:
-            op.relu = False  # a partial pass runs the three layers one by one, and the ReLU last
-
-    def backward(self) -> None:
-        blobs, wants = self.scale.blobs, self.scale.param_propagate_down
-        self.norm.op.backward(
-            self.last.top[0].diff,
-            self.first.bottom[0].data,
-            blobs[0].data,
-            self.first.bottom[0].diff if self.first.bottom_need_backward[0] else None,
-            blobs[0].diff if wants[0] else None,
-            blobs[1].diff if len(blobs) > 1 and wants[1] else None,
-        )
 
 
 def fastest_format(net: Net) -> tuple[str, str]:

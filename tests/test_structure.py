@@ -22,6 +22,7 @@ FLOORS = (
     ("layers",),
     ("graph", "params"),  # what net.py is made of
     ("net",),
+    ("fusion", "sharing"),  # what plan.py is made of
     ("plan",),
     ("solvers",),
     ("pycaffe",),

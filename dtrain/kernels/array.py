@@ -17,6 +17,15 @@ Shape: TypeAlias = tuple[int, ...]
 Plain: TypeAlias = NDArray[np.floating[Any]]
 
 
+class Room(ABC):
+    """Memory that several arrays use one after the other: writing one of them loses what another held."""
+
+    @property
+    @abstractmethod
+    def num_bytes(self) -> int:
+        """Taken so far."""
+
+
 class SyncedArray(ABC):
     """Values of one shape on one device, with a plain NumPy side."""
 
@@ -87,6 +96,15 @@ class SyncedArray(ABC):
 
         What was built on the array before stays valid.
         """
+
+    @abstractmethod
+    def move_into(self, room: Room) -> None:
+        """Keep the native side in this room from now on; values are forgotten, and reading lost ones fails."""
+
+    @property
+    @abstractmethod
+    def storage_id(self) -> int:
+        """The same for arrays that hold the same values: views, and what shares them."""
 
     @abstractmethod
     def twin(self, buffer: Plain) -> SyncedArray:

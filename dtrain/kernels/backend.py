@@ -7,10 +7,10 @@ file inner_product.py in one of the backend's folders. There is no list to edit.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, final
 
-from dtrain.kernels.array import Plain, Shape, SyncedArray
+from dtrain.kernels.array import Plain, Room, Shape, SyncedArray
 
 
 @final
@@ -71,6 +71,8 @@ class Backend(ABC):
     name: str
     precisions: tuple[str, ...]
     """What `operators` takes: of fp32, tf32, bf16 and fp16."""
+    memory_format: str
+    """How operators with a choice lay images out: "blocked" is each as it likes, or "channels_last"."""
 
     @abstractmethod
     def array(self, shape: Shape) -> SyncedArray:
@@ -92,8 +94,16 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def format_for(self, precisions: Set[str]) -> str:
+        """The better memory format for layers of these precisions; empty where only a trial can tell."""
+
+    @abstractmethod
     def replayer(self) -> Replayer | None:
         """A new replayer, where replaying saves time."""
+
+    @abstractmethod
+    def room(self) -> Room | None:
+        """Memory for arrays that are never needed at the same time, where memory is scarce."""
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -7,7 +7,7 @@ import importlib
 import logging
 import pkgutil
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, final
 
 import numpy as np
@@ -80,8 +80,14 @@ class CpuBackend(Backend):
         assert precision in ("", *self.precisions), "who asks looks at `precisions` first"
         return CpuOperators(self, engine if engine != "DEFAULT" else self.default_engine)
 
+    def format_for(self, precisions: Set[str]) -> str:
+        return "" if self.engine is not None else self.memory_format
+
     def replayer(self) -> None:
         """Python is a small part of a step on a CPU."""
+
+    def room(self) -> None:
+        """Main memory is large."""
 
     def synchronize(self) -> None:
         """Operators queue nothing."""

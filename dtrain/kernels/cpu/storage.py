@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dtrain.kernels.array import Shape, SyncedArray
+from dtrain.kernels.array import Room, Shape, SyncedArray
 from dtrain.kernels.cpu.onednn import library as dnnl
 
 Buffer: TypeAlias = NDArray[np.floating[Any]]
@@ -71,6 +71,9 @@ class CpuStorage(SyncedArray):
     @abstractmethod
     def offer_layout(self, layout: dnnl.Desc) -> None:
         """Take this layout if free to choose: a view and a bound parameter keep theirs."""
+
+    def move_into(self, room: Room) -> None:
+        raise AssertionError("CPU backends have no rooms")
 
     @abstractmethod
     def view(self, shape: Shape) -> CpuStorage: ...

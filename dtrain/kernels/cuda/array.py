@@ -6,14 +6,16 @@ parameters lie so in their flat buffers. Operators may read and write other form
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import numpy as np
 
-from dtrain.kernels.array import Plain, Shape, SyncedArray
+from dtrain.kernels.array import Plain, Room, Shape, SyncedArray
 from dtrain.kernels.cuda.device import Buffer
 from dtrain.kernels.cuda.form import Form
+from dtrain.kernels.cuda.room import CudaRoom
 from dtrain.kernels.cuda.storage import Storage
 
 
@@ -78,6 +80,12 @@ class CudaArray(SyncedArray):
         """The form that whoever fills the array writes, as far as this shape can have it."""
         return self.storage.native.of(self.shape)
 
+    @property
+    def held(self) -> Form:
+        """The form in which a kernel left the values, as far as this shape can have it; else the base form."""
+        storage = self.storage
+        return storage.newest.of(self.shape) if storage.newest in storage.valid else storage.base
+
     def offer(self, form: Form) -> Form:
         """Choose the form in which the array will be written; what is taken of it, for this shape.
 
@@ -129,6 +137,19 @@ class CudaArray(SyncedArray):
         storage.valid = {storage.base}
         storage.host_is_valid = False
         storage.is_bound = True
+
+    def move_into(self, room: Room) -> None:
+        assert isinstance(room, CudaRoom), "a room is of its backend"
+        storage = self.storage
+        assert not storage.is_bound, "a parameter lies in the flat buffer"
+        storage.shared = room
+        storage.sides = {}
+        storage.valid = set()
+        storage.host_is_valid = False
+
+    @property
+    def storage_id(self) -> int:
+        return id(self.storage)
 
     def twin(self, buffer: Buffer) -> CudaArray:
         assert buffer.size == self.size, "a parameter's slice has its native size"
@@ -205,6 +226,14 @@ def maybe(access: Accessor, array: SyncedArray | None, form: Form | None = None)
 def follow(bottom: SyncedArray, top: SyncedArray) -> Form:
     """Offer the bottom's form for the top, a twin in shape; the form."""
     return own(top).offer(own(bottom).form)
+
+
+def best(forms: Sequence[Form]) -> Form:
+    """The form for an operator whose arrays come in these: with channels last, or else of 16 bits, if one is."""
+    return next(
+        (form for form in forms if form.channels_last),
+        next((form for form in forms if form.type.is_16_bit), forms[0]),
+    )
 
 
 def own(array: SyncedArray) -> CudaArray:

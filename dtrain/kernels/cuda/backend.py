@@ -6,7 +6,7 @@ import copy
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any, Final, final
 
@@ -22,6 +22,7 @@ from dtrain.kernels.cuda.device import Buffer, Device, Product
 from dtrain.kernels.cuda.form import Form, ValueType
 from dtrain.kernels.cuda.launch import Kernels
 from dtrain.kernels.cuda.replay import GraphReplayer
+from dtrain.kernels.cuda.room import CudaRoom
 from dtrain.kernels.cuda.storage import Storage
 from dtrain.kernels.cuda.variables import Variable
 
@@ -91,8 +92,24 @@ class CudaBackend(Backend):
             backend._take_precision(precision)
         return CudaOperators(backend, engine if engine != "DEFAULT" else self.default_engine)
 
+    @property
+    def memory_format(self) -> str:
+        return "channels_last" if self.card.channels_last else "blocked"
+
+    @memory_format.setter
+    def memory_format(self, value: str) -> None:
+        self.card.channels_last = value == "channels_last"
+
+    def format_for(self, precisions: Set[str]) -> str:
+        """Tensor cores want the channels last; without them Caffe's order saves conversions."""
+        uses_tensor_cores = any((precision or self.precision) != "fp32" for precision in precisions)
+        return "channels_last" if uses_tensor_cores else "blocked"
+
     def replayer(self) -> GraphReplayer:
         return GraphReplayer(self.card)
+
+    def room(self) -> CudaRoom:
+        return CudaRoom()
 
     def synchronize(self) -> None:
         self.device.synchronize()

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from dtrain.errors import BackendError
 from dtrain.kernels.array import Plain, Shape
 from dtrain.kernels.cuda.device import Buffer
 from dtrain.kernels.cuda.form import TYPE_OF, Form
 
 if TYPE_CHECKING:
     from dtrain.kernels.cuda.card import Card
+    from dtrain.kernels.cuda.room import CudaRoom
 
 
 @final
@@ -31,6 +33,7 @@ class Storage:
         self.dtype = card.dtype
         self.base = Form(TYPE_OF[card.dtype])
         self.native = self.base
+        self.newest = self.base  # the form that a kernel wrote last
         self.count = _count(shape)
         self.image_shape = shape  # of the sides that have their channels last
         self.valid: set[Form] = set()
@@ -40,6 +43,8 @@ class Storage:
         self.sides: dict[Form, Buffer] = {}  # flat
         self.is_bound = False  # the base side is a slice of a parameter buffer
         self.is_taken = False  # the plain side's buffer belongs to whoever gave it to `take`
+        self.shared: CudaRoom | None = None  # where the sides are, if not in memory of their own
+        self.is_lost = False  # another array has overwritten the values in the shared room
         self._loan: weakref.ref[Plain] | None = None  # to what every lent view is a view of
 
     def resize(self, shape: Shape) -> None:
@@ -51,12 +56,12 @@ class Storage:
         self.sides = {}
         self.native = self.base
         self.valid = set()
-        self.host_is_valid = self.is_taken = False
+        self.host_is_valid = self.is_taken = self.is_lost = False
         self._loan = None
 
     @property
     def is_clear(self) -> bool:
-        return not self.valid and not self.host_is_valid
+        return not self.valid and not self.host_is_valid and not self.is_lost
 
     @property
     def is_lent(self) -> bool:
@@ -86,6 +91,7 @@ class Storage:
 
     def to_plain(self) -> Plain:
         """The plain side, up to date."""
+        self._refuse_if_lost()
         plain = self.plain_room()
         if self.host_is_valid:
             if self.card.trace is not None:
@@ -104,6 +110,7 @@ class Storage:
         self.card.leaves_the_device("writes what the device shall read")
         self.own_plain()
         self.valid = set()
+        self.is_lost = False
         self.host_is_valid = True
         self.host_version += 1
         return self.plain_room()
@@ -113,6 +120,7 @@ class Storage:
         self.card.leaves_the_device("writes what the device shall read")
         self.plain = plain
         self.is_taken = True
+        self.is_lost = False
         self.valid = set()
         self.host_is_valid = True
         self.host_version += 1
@@ -131,6 +139,9 @@ class Storage:
 
     def room(self, form: Form) -> Buffer:
         """A side's buffer, up to date or not."""
+        if self.shared is not None:
+            self.sides[form] = self.shared.buffer(self, form)
+            return self.sides[form]
         found = self.sides.get(form)
         if found is None:
             found = self.sides[form] = self.card.device.empty(self.count, form.type.storage)
@@ -145,6 +156,7 @@ class Storage:
 
     def bring(self, form: Form) -> Buffer:
         """A side's buffer, brought up to date from what is newest."""
+        self._refuse_if_lost()
         buffer = self.room(form)
         if form in self.valid and not (self.is_lent and self.host_is_valid):
             return buffer
@@ -168,6 +180,7 @@ class Storage:
         """A kernel that overwrites this side is queued: the others are out of date."""
         self._write()
         self.valid = {form}
+        self.newest = form
         self.host_is_valid = False
         if self.is_lent:
             self.to_plain()
@@ -192,6 +205,19 @@ class Storage:
         if self.card.trace is not None:
             self.card.trace.writes(self)
         self.valid = set()
+        self.is_lost = False
+
+    def lose(self) -> None:
+        """Another array takes the shared room."""
+        self.is_lost = bool(self.valid) and not self.host_is_valid
+        self.valid = set()
+
+    def _refuse_if_lost(self) -> None:
+        if self.is_lost:
+            raise BackendError(
+                "a blob's values must be read before its memory is used for another's, got a read behind "
+                "that; --plan off keeps them all"
+            )
 
 
 def _count(shape: Shape) -> int:

@@ -28,7 +28,8 @@ class Trace:
     """Arrays whose values the host has used, with the number of the host's write that made them."""
     on_the_host: list[str] = field(default_factory=list)
     """What the host did that a replay would leave out, and where."""
-    ends: dict[Storage, frozenset[Form]] = field(default_factory=dict)
+    ends: dict[Storage, tuple[frozenset[Form], bool]] = field(default_factory=dict)
+    """The forms that are up to date in the end, and whether the values are lost to another array."""
 
     def reads(self, storage: Storage, form: Form) -> None:
         """Before the side is brought up to date."""
@@ -55,7 +56,7 @@ class Trace:
         self.on_the_host.append(f"{self.place} {what}" if self.place else what)
 
     def end(self) -> None:
-        self.ends = {storage: frozenset(storage.valid) for storage in self.touched}
+        self.ends = {storage: (frozenset(storage.valid), storage.is_lost) for storage in self.touched}
 
     # -- for replays
 
@@ -72,8 +73,10 @@ class Trace:
     def conclude(self) -> None:
         """Mark everything as the run leaves it."""
         for storage, written in self.touched.items():
+            valid, is_lost = self.ends[storage]
             if written:
                 storage.host_is_valid = False
-                storage.valid = set(self.ends[storage])
+                storage.valid = set(valid)
+                storage.is_lost = is_lost
             else:
-                storage.valid |= self.ends[storage]
+                storage.valid |= valid

@@ -10,9 +10,10 @@ import pytest
 import dtrain.kernels.cpu
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cuda.backend import CudaBackend
-from tests.kernels.cuda.bench import compare
+from dtrain.kernels.cuda.form import Form, ValueType
+from tests.kernels.cuda.bench import Bench, compare
 from tests.kernels.cuda.cpu_device import CpuDevice, files, kernels_of, ran
-from tests.kernels.cuda.more_operators import ROWS
+from tests.kernels.cuda.form_operators import IN_FORMS, ROWS
 
 NOT_OPERATORS = (
     "array",
@@ -25,6 +26,7 @@ NOT_OPERATORS = (
     "regions",
     "storage",
     "threads",
+    "view",
 )
 ON_THE_HOST = (
     "multi_box_loss",
@@ -70,5 +72,7 @@ def test_every_kernel_is_run_on_the_cpu() -> None:
         for run in ROWS.values():
             with np.errstate(divide="ignore", invalid="ignore"):
                 compare(run, CudaBackend(CpuDevice()), CpuBackend(engine="CAFFE"))
+            for run in IN_FORMS.values():
+                run(Bench(CudaBackend(CpuDevice()), Form(ValueType.FLOAT32, True)))
     print(f"{len(kernels & ran)} of {len(kernels)} kernels run on the CPU")
     assert sorted(kernels - ran) == []
