@@ -20,6 +20,8 @@ from dtrain.comm.launcher import connect
 from dtrain.errors import BackendError, ConfigError
 from dtrain.kernels.backend import Backend
 from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.kernels.cuda import cupy_device
+from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.layers import known_types
 from dtrain.metrics.log import AttachedHandler, GlogFormatter
 
@@ -33,6 +35,8 @@ class Process:
     """`solver_count` 0 is as many as the launcher has started."""
 
     device: int = 0
+    is_gpu: bool = False
+    gpus: dict[int, Backend] = field(default_factory=dict)  # by device: nets that share blobs are of one
     solver_count: int = 0
     solver_rank: int = 0
     multiprocess: bool = False
@@ -52,24 +56,36 @@ def process() -> Process:
 
 def set_mode_cpu() -> None:
     """Build on the CPU from now on, which is so from the start."""
+    process().is_gpu = False
 
 
 def set_mode_gpu() -> None:
     """Build on the GPU from now on. Raises BackendError where none can be used."""
-    raise BackendError(
-        f"set_mode_gpu: GPU {process().device} must be usable, got none, since this version computes on CPUs "
-        f"only; call set_mode_cpu()"
-    )
+    try:
+        cupy_device.count()
+    except BackendError as error:
+        raise BackendError(
+            f"set_mode_gpu: GPU {process().device} must be usable, got none: {error}; call set_mode_cpu()"
+        ) from None
+    process().is_gpu = True
 
 
 def set_device(device_id: int) -> None:
-    """The GPU that set_mode_gpu means."""
+    """The GPU that is meant by set_mode_gpu, for nets that are built from now on."""
     process().device = int(device_id)
 
 
 def backend() -> Backend:
-    """A device to build on; ranks that train together share the cores of their machine."""
-    joined = process().joined
+    """A device to build on; ranks that train together share the cores of their machine.
+
+    Raises BackendError for a GPU that is not there.
+    """
+    here = process()
+    if here.is_gpu:
+        if here.device not in here.gpus:
+            here.gpus[here.device] = CudaBackend(cupy_device.CupyDevice(here.device))
+        return here.gpus[here.device]
+    joined = here.joined
     return CpuBackend(num_threads=joined.threads if joined is not None and joined.size > 1 else None)
 
 
