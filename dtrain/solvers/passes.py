@@ -39,7 +39,7 @@ class Passes:
     def run(self) -> Later:
         """The loss, mean over the passes; `Gradients.finish` comes next, unless a replay has done it."""
         replayer = self._net.replayer
-        if replayer is None or self._net.is_watched:
+        if replayer is None or self._net.is_watched or not self._comm.is_capturable:
             return Known(self._run_layers() / self._iter_size)
         for i in range(self._iter_size):
             self._replay(replayer, i == 0, i == self._iter_size - 1)

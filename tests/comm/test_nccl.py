@@ -354,14 +354,18 @@ def squares(comm: Communicator, device: CpuDevice, *, replayed: bool) -> Any:
 
 
 @pytest.mark.world_size(2, 4)
-@pytest.mark.parametrize(("format", "tolerance"), [("", 1e-6), ("bf16", 2e-2)])
+@pytest.mark.parametrize(
+    ("by", "format", "tolerance"), [("nccl", "", 1e-6), ("nccl", "bf16", 2e-2), ("staged", "", 1e-6)]
+)
 def test_replayed_iterations_of_several_ranks_are_those_of_one(
-    make: Make, format: str, tolerance: float
+    comm: Communicator, make: Make, by: str, format: str, tolerance: float
 ) -> None:
     device = CpuDevice()
+    machine = Machine(device=device)
+    group = make(machine, format) if by == "nccl" else StagedCommunicator(comm, StandInLane(machine))
     alone, _ = squares(SingleCommunicator(), CpuDevice(), replayed=False)
-    together, num_graphs = squares(make(Machine(device=device), format), device, replayed=True)
-    assert num_graphs == 1
+    together, num_graphs = squares(group, device, replayed=True)
+    assert num_graphs == int(group.is_capturable)
     for mine, theirs in zip(together, alone, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=tolerance)
 
