@@ -1,4 +1,4 @@
-"""Loops that LLVM compiles on first use and that run without holding Python's lock."""
+"""Loops that LLVM compiles on first use, and that can run without holding Python's lock."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def compiled(function: _Function) -> _Function:
     """Compile, keep the machine code on disk beside the source, and release the lock while it runs."""
     return cast(_Function, numba.njit(nogil=True, cache=True)(function))
+
+
+def compiled_brief(function: _Function) -> _Function:
+    """`compiled` for some microseconds, in which letting go of the lock costs more than it gives."""
+    return cast(_Function, numba.njit(cache=True)(function))
 
 
 def _pointer(_context: Any, address: Any) -> Any:

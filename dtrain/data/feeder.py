@@ -7,23 +7,25 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, final
+from queue import SimpleQueue
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
-import numpy.typing as npt
 
 from dtrain.data.bad_records import BadRecords
+from dtrain.data.batch_ring import Allocate, Ring, Slot, aligned_zeros
 from dtrain.data.fill import Floats, fill
 from dtrain.data.reader import Reader
 from dtrain.data.record import Record
 from dtrain.data.sampler import Draw, Numbers
 from dtrain.data.transformer import Transformer
 
-Schedule = Callable[[int], Draw]
+Schedule: TypeAlias = Callable[[int], Draw]
 """From the number of a local batch to its records; called from the feeder's threads."""
 
 _PART_FLOATS = 1 << 20  # a thread takes images for so many values at a time: 4 MB, some milliseconds
-_ALIGNMENT_BYTES = 64
+_PART_BATCHES = 8  # or for so many batches, if they are fewer values
+_PREFETCH = 4  # Caffe's
 
 
 class Batch(NamedTuple):
@@ -42,8 +44,8 @@ class Feeder:
     """Local batches 0, 1, 2, ... of a schedule, each filled before it is asked for if the threads keep up.
 
     Image sizes are those of the schedule's first record; batches of one image that is not cropped have its
-    own size, as Caffe's. An error in a thread is raised by the `next` whose
-    batch it spoiled. `close` ends the threads; so do dropping the feeder and the end of the program.
+    own size, as Caffe's. An error in a thread is raised by the `next` whose batch it spoiled. `close` ends
+    the threads; so do dropping the feeder and the end of the program.
     """
 
     def __init__(
@@ -53,11 +55,17 @@ class Feeder:
         schedule: Schedule,
         *,
         batch_size: int,
-        prefetch: int = 4,
+        prefetch: int | None = None,
         threads: int = 1,
         bad: BadRecords | None = None,
+        allocate: Allocate = aligned_zeros,
         name: str = "feeder",
     ) -> None:
+        """prefetch: how many batches may be filled ahead; by default 4, and more where they are small.
+
+        allocate: called once for the data of all batches and once for their labels; again for a larger
+        image, where a batch is one image of any size.
+        """
         bad = BadRecords() if bad is None else bad
         first = first_record(reader, transformer, int(schedule(0).records[0]), bad)
         self.shape = (batch_size, *transformer.output_shape(first))
@@ -66,11 +74,21 @@ class Feeder:
         self.wait_s = 0.0
         """Seconds that the last `next` waited for data."""
         self.total_wait_s = 0.0
-        slots = [_Slot(_aligned(self.shape), _aligned(self.label_shape)) for _ in range(max(1, prefetch) + 1)]
+        self.num_waits = 0
+        """How many times `next` found its batch not ready."""
+        threads = max(1, threads)
         per_part = max(1, _PART_FLOATS // max(1, int(np.prod(self.shape[1:]))))
-        self._work = _Work(reader, transformer, schedule, slots, batch_size, per_part, bad)
+        at_once = max(1, min(per_part // batch_size, _PART_BATCHES))
+        if prefetch is None:
+            prefetch = _PREFETCH if at_once == 1 else max(_PREFETCH, at_once * (threads + 1))
+        prefetch = max(1, prefetch)
+        # The threads' parts and the batches that wait for the consumer share the ring.
+        at_once = min(at_once, -(-prefetch // (threads + 1)))
+        num_slots = -(-(prefetch + 1) // at_once) * at_once
+        ring = Ring(num_slots, self.shape, self.label_shape, allocate)
+        self._work = _Work(reader, transformer, schedule, ring, batch_size, per_part, at_once, bad, allocate)
         self._stop = weakref.finalize(self, _Work.stop, self._work)
-        for number in range(max(1, threads)):
+        for number in range(threads):
             # A daemon, since the interpreter joins other threads before it runs finalizers.
             thread = threading.Thread(target=self._work.run, name=f"{name}-{number}", daemon=True)
             self._work.threads.append(thread)
@@ -79,10 +97,16 @@ class Feeder:
     def next(self) -> Batch:
         """The next batch; what the last call returned may be overwritten from now on."""
         start = time.perf_counter()
-        batch = self._work.take()
+        batch, had_to_wait = self._work.take()
+        self.num_waits += had_to_wait
         self.wait_s = time.perf_counter() - start
         self.total_wait_s += self.wait_s
         return batch
+
+    @property
+    def num_ready(self) -> int:
+        """How many batches `next` would return without waiting."""
+        return self._work.num_ready()
 
     def seek(self, step: int) -> None:
         """Make `next` return local batch number `step`."""
@@ -104,144 +128,213 @@ def first_record(reader: Reader, transformer: Transformer, index: int, bad: BadR
 
 @final
 @dataclass(slots=True)
-class _Slot:
-    """A batch's arrays, and how far it is."""
+class _Part:
+    """What a thread takes at once: some samples of a large batch, or several small batches."""
 
-    data: Floats
-    labels: Floats
-    draw: Draw | None = None
-    given_out: int = 0  # samples that threads have taken
-    filled: int = 0
-    error: BaseException | None = None
+    number: int
+    """The first batch."""
+    count: int
+    start: int
+    stop: int
+    """Samples of each batch."""
 
 
 @final
 @dataclass
 class _Work:
-    """What the feeder and its threads share; the threads hold no reference to the feeder itself."""
+    """What the feeder and its threads share; the threads hold no reference to the feeder itself.
+
+    A switch between threads costs as much as a small batch. So threads take several of those at once, wake
+    the consumer when all are there and only if it waits, and are woken when there is room for as many.
+    """
 
     reader: Reader
     transformer: Transformer
     schedule: Schedule
-    slots: list[_Slot]
+    ring: Ring
     batch_size: int
-    per_part: int
+    per_part: int  # images that a thread takes at once
+    at_once: int  # batches that a thread takes at once, if they are that small
     bad: BadRecords
+    allocate: Allocate
     threads: list[threading.Thread] = field(default_factory=list)
     taken: int = 0  # the batch that `take` returns next
     filling: int = 0  # the batch that threads take parts of
-    busy: int = 0  # threads inside a part
-    stopped: bool = False
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    busy: int = 0  # threads with parts
+    parked: int = 0  # threads that sleep until `room` has something for them
+    is_awaited: bool = False  # the consumer sleeps until `ready` has something
     seeking: bool = False
+    stopped: bool = False
+    # One that its owner can take again, since collecting garbage may call `stop` anywhere.
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    room: SimpleQueue[None] = field(default_factory=SimpleQueue)
+    ready: SimpleQueue[None] = field(default_factory=SimpleQueue)
 
     def run(self) -> None:
-        while (part := self._next_part()) is not None:
-            slot, draw, start, stop = part
-            error: BaseException | None = None
-            try:
-                where = slice(start, stop)
-                if self.batch_size == 1 and self.transformer.keeps_size:
-                    self._fit(slot, draw)
-                fill(
-                    self.reader,
-                    self.transformer,
-                    draw.records[where],
-                    draw.samples[where],
-                    slot.data[where],
-                    slot.labels[where],
-                    self.bad,
-                )
-            except BaseException as caught:
-                error = caught
-            with self.changed:
-                self.busy -= 1
-                slot.filled += stop - start
-                slot.error = slot.error or error
-                if slot.filled == self.batch_size or self.busy == 0:
-                    self.changed.notify_all()
-
-    def _fit(self, slot: _Slot, draw: Draw) -> None:
-        """Give the slot the size of its image, which in a batch of one may be any."""
-        record = first_record(self.reader, self.transformer, int(draw.records[0]), self.bad)
-        shape = (1, *self.transformer.output_shape(record))
-        if slot.data.shape != shape:
-            slot.data = _aligned(shape)
-
-    def _next_part(self) -> tuple[_Slot, Draw, int, int] | None:
-        with self.changed:
-            while True:
-                # One slot is the consumer's: the batch that it took last.
-                while not self.stopped and (self.seeking or self.filling >= self.taken + len(self.slots) - 1):
-                    self.changed.wait()
+        part: _Part | None = None
+        while True:
+            with self.lock:
+                if part is not None:
+                    self._finish(part)
                 if self.stopped:
-                    return None
-                slot = self.slots[self.filling % len(self.slots)]
-                if slot.draw is not None:
-                    break
-                try:
-                    slot.draw = self.schedule(self.filling)
-                    break
-                except BaseException as error:
-                    slot.error = error
-                    slot.filled = self.batch_size
-                    self.filling += 1
-                    self.changed.notify_all()
-            start = slot.given_out
-            stop = min(self.batch_size, start + self.per_part)
-            slot.given_out = stop
-            if stop == self.batch_size:
-                self.filling += 1
-            self.busy += 1
-            return slot, slot.draw, start, stop
+                    return
+                part = self._next_part()
+                if part is None:
+                    self.parked += 1
+                    if self.stopped:  # by the collection of garbage, since it was asked above
+                        return
+            if part is None:
+                self.room.get()
+            else:
+                self._fill(part)
 
-    def take(self) -> Batch:
-        with self.changed:
-            slot = self.slots[self.taken % len(self.slots)]
-            while slot.filled < self.batch_size and not self.stopped:
-                self.changed.wait()
-            if self.stopped:
-                raise RuntimeError("next() on a closed feeder")
-            if slot.error is not None:
-                raise slot.error
-            assert slot.draw is not None
-            batch = Batch(slot.data, slot.labels, slot.draw.records)
-            # The slot after the ring's last free one is the batch taken before this one.
-            _reset(self.slots[(self.taken - 1) % len(self.slots)])
-            self.taken += 1
-            self.changed.notify_all()
-            return batch
+    def _next_part(self) -> _Part | None:
+        """What a thread does next; nothing while all slots are full."""
+        room = self._free()
+        if self.seeking or room == 0:
+            return None
+        self.busy += 1
+        number, size = self.filling, self.batch_size
+        if self.per_part >= size:
+            count = min(room, self.at_once, len(self.ring.slots) - number % len(self.ring.slots))
+            self.filling += count
+            return _Part(number, count, 0, size)
+        slot = self.ring.at(number)
+        if slot.given_out == 0:
+            self._draw(number)
+        part = _Part(number, 1, slot.given_out, min(size, slot.given_out + self.per_part))
+        slot.given_out = part.stop
+        self.filling += part.stop == size
+        return part
+
+    def _free(self) -> int:
+        """Slots for batches that no thread has begun; one more is the consumer's, the batch taken last."""
+        return self.taken + len(self.ring.slots) - 1 - self.filling
+
+    def _draw(self, number: int) -> None:
+        slot = self.ring.at(number)
+        try:
+            slot.draw = self.schedule(number)
+        except BaseException as error:
+            slot.error = error
+
+    def _fill(self, part: _Part) -> None:
+        numbers = range(part.number, part.number + part.count)
+        if self.per_part >= self.batch_size:
+            for number in numbers:
+                self._draw(number)
+        slots = [self.ring.at(number) for number in numbers]
+        if part.count > 1 and self.ring.is_dense and self._fill_joined(part.number, slots):
+            return
+        for slot in slots:
+            try:
+                if slot.draw is not None:
+                    self._fill_slot(slot, slot.draw, slice(part.start, part.stop))
+            except BaseException as error:
+                slot.error = error
+
+    def _fill_joined(self, number: int, slots: list[Slot]) -> bool:
+        """Fill several batches as one; False if they have to be filled one by one."""
+        draws = [slot.draw for slot in slots if slot.draw is not None]
+        if len(draws) < len(slots) or self._takes_any_size:
+            return False
+        records = np.concatenate([draw.records for draw in draws])
+        samples = np.concatenate([draw.samples for draw in draws])
+        data, labels = self.ring.joined(number, len(slots))
+        try:
+            fill(self.reader, self.transformer, records, samples, data, labels, self.bad)
+        except BaseException:
+            return False  # one by one they show whose error it is
+        for slot, draw, read in zip(slots, draws, records.reshape(len(slots), -1), strict=True):
+            slot.draw = Draw(read, draw.samples)
+        return True
+
+    def _fill_slot(self, slot: Slot, draw: Draw, where: slice) -> None:
+        if self._takes_any_size:
+            record = first_record(self.reader, self.transformer, int(draw.records[0]), self.bad)
+            slot.fit((1, *self.transformer.output_shape(record)), self.allocate)
+        fill(
+            self.reader,
+            self.transformer,
+            draw.records[where],
+            draw.samples[where],
+            slot.data[where],
+            slot.labels[where],
+            self.bad,
+        )
+
+    @property
+    def _takes_any_size(self) -> bool:
+        return self.batch_size == 1 and self.transformer.keeps_size
+
+    def _finish(self, part: _Part) -> None:
+        self.busy -= 1
+        for number in range(part.number, part.number + part.count):
+            self.ring.at(number).filled += part.stop - part.start
+        if self.is_awaited and (self.busy == 0 or self._is_full(self.taken)):
+            self._call_consumer()
+
+    def _call_consumer(self) -> None:
+        if self.is_awaited:
+            self.is_awaited = False
+            self.ready.put(None)
+
+    def _call_threads(self, most: int) -> None:
+        for _ in range(min(most, self.parked)):
+            self.parked -= 1
+            self.room.put(None)
+
+    def take(self) -> tuple[Batch, bool]:
+        """The next batch, and whether it had to be waited for."""
+        had_to_wait = False
+        while True:
+            with self.lock:
+                if self.stopped:
+                    raise RuntimeError("next() on a closed feeder")
+                slot = self.ring.at(self.taken)
+                if slot.filled == self.batch_size:
+                    if slot.error is not None:
+                        raise slot.error
+                    assert slot.draw is not None
+                    # The slot after the ring's last free one is the batch taken before this one.
+                    self.ring.at(self.taken - 1).reset()
+                    self.taken += 1
+                    if self.parked and self._free() >= self.at_once:
+                        self._call_threads(1 if self.per_part >= self.batch_size else self.parked)
+                    return Batch(slot.data, slot.labels, slot.draw.records), had_to_wait
+                self.is_awaited = had_to_wait = True
+            self.ready.get()
+
+    def num_ready(self) -> int:
+        with self.lock:
+            ready = 0
+            while ready < len(self.ring.slots) - 1 and self._is_full(self.taken + ready):
+                ready += 1
+            return ready
+
+    def _is_full(self, number: int) -> bool:
+        return self.ring.at(number).filled == self.batch_size
 
     def seek(self, step: int) -> None:
-        with self.changed:
-            self.seeking = True
-            while self.busy:
-                self.changed.wait()
-            for slot in self.slots:
-                _reset(slot)
-            self.taken = self.filling = step
-            self.seeking = False
-            self.changed.notify_all()
+        self.seeking = True
+        while True:
+            with self.lock:
+                if not self.busy:
+                    for slot in self.ring.slots:
+                        slot.reset()
+                    self.taken = self.filling = step
+                    self.seeking = False
+                    self._call_threads(self.parked)
+                    return
+                self.is_awaited = True
+            self.ready.get()
 
     def stop(self) -> None:
-        with self.changed:
+        with self.lock:
             self.stopped = True
-            self.changed.notify_all()
+            self._call_consumer()
+            self._call_threads(self.parked)
+        if threading.current_thread() in self.threads:
+            return  # which may hold the lock, so that the others cannot end before it
         for thread in self.threads:
-            if thread is not threading.current_thread():
-                thread.join()
-
-
-def _reset(slot: _Slot) -> None:
-    slot.draw = None
-    slot.given_out = slot.filled = 0
-    slot.error = None
-
-
-def _aligned(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Zeros that start at a multiple of 64 bytes; written now so that no page is first touched in a step."""
-    count = int(np.prod(shape))
-    memory = np.zeros(count * 4 + _ALIGNMENT_BYTES, np.uint8)
-    memory.fill(0)
-    start = -memory.ctypes.data % _ALIGNMENT_BYTES
-    return memory[start : start + count * 4].view(np.float32).reshape(shape)
+            thread.join()

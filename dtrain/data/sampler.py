@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
-from dtrain.data.compiled import compiled
+from dtrain.data.compiled import compiled, compiled_brief
 from dtrain.data.hashing import Words, below, keyed, mix_one
 
 Numbers = npt.NDArray[np.int64]
@@ -96,7 +96,7 @@ def _permuted_one(position: int, num_records: int, keys: Words) -> int:
             return int(value)
 
 
-@compiled
+@compiled_brief
 def _deal(
     first: int, step: int, skip: int, num_records: int, seed_word: Words, samples: Numbers, records: Numbers
 ) -> None:

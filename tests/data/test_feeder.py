@@ -88,6 +88,114 @@ def test_buffers_are_aligned_and_used_again():
     assert all(place % 64 == 0 for place in places)
 
 
+def test_batches_are_written_where_the_caller_allocates():
+    given = []
+
+    def allocate(count, dtype):
+        given.append(np.full(count, np.nan, dtype))
+        return given[-1]
+
+    feeder = feeder_of(Numbers(), prefetch=2, allocate=allocate)
+    data, labels = given
+    assert (data.dtype, labels.dtype) == (np.float32, np.float32)
+    for n in range(8):
+        batch = feeder.next()
+        assert np.shares_memory(batch.data, data)
+        assert np.shares_memory(batch.labels, labels)
+        np.testing.assert_array_equal(batch.data.ravel(), np.arange(4 * n, 4 * n + 4))
+        np.testing.assert_array_equal(batch.labels, np.arange(4 * n, 4 * n + 4))
+    feeder.close()
+    assert len(given) == 2
+
+
+def test_single_images_of_any_size_ask_for_memory_only_when_they_grow():
+    class Sizes(Numbers):
+        def read(self, index):
+            return Record("sizes", (0.0,), np.full((1, 2 + index % 4, 3), index, np.float32))
+
+    given = []
+
+    def allocate(count, dtype):
+        given.append(np.zeros(count, dtype))
+        return given[-1]
+
+    feeder = Feeder(
+        Sizes(),
+        Transformer(TransformSettings(train=True), "layer"),
+        TrainSchedule(num_records=1000, batch_size=1),
+        batch_size=1,
+        prefetch=2,
+        allocate=allocate,
+    )
+    for n in range(40):
+        data = feeder.next().data
+        np.testing.assert_array_equal(data, np.full((1, 1, 2 + n % 4, 3), n))
+        assert any(np.shares_memory(data, memory) for memory in given)
+    feeder.close()
+    assert len(given) <= 2 + 3 * 3  # each of 3 slots may grow 3 times
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (1, 5, 5)], ids=["side by side", "with gaps"])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("prefetch", [None, 1, 3, 7, 20])
+def test_small_batches_taken_several_at_once_are_those_taken_alone(tmp_path, shape, threads, prefetch):
+    pixels = images(50, shape)
+    reader = LmdbReader(lmdb_of(tmp_path / "db", pixels))
+    schedule = TrainSchedule(num_records=50, batch_size=6, shuffle_seed=3)
+    feeder = Feeder(
+        reader,
+        Transformer(TransformSettings(train=False), "layer"),
+        schedule,
+        batch_size=6,
+        threads=threads,
+        prefetch=prefetch,
+    )
+    for n in (*range(60), *range(7, 40)):
+        if n == 7:
+            feeder.seek(7)
+        batch, expected = feeder.next(), schedule(n).records
+        np.testing.assert_array_equal(batch.indices, expected)
+        np.testing.assert_array_equal(batch.labels, expected)
+        np.testing.assert_array_equal(batch.data, pixels[expected])
+    feeder.close()
+    reader.close()
+
+
+@pytest.mark.parametrize("batch_size", [4, 16], ids=["with gaps", "side by side"])
+def test_an_error_spoils_only_its_own_of_the_batches_taken_at_once(batch_size):
+    bad = 5 * batch_size + 2
+    feeder = feeder_of(Numbers(bad={bad}), batch_size=batch_size, prefetch=40)
+    assert [feeder.next().labels[0] for _ in range(5)] == [n * batch_size for n in range(5)]
+    with pytest.raises(DataError, match=f"record {bad} must be good"):
+        feeder.next()
+    feeder.seek(6)
+    assert [feeder.next().labels[-1] for _ in range(3)] == [n * batch_size - 1 for n in (7, 8, 9)]
+    feeder.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_consumer_that_is_slower_than_the_threads_never_waits(tmp_path, threads):
+    reader = LmdbReader(lmdb_of(tmp_path / "db", images(500, (1, 28, 28))))
+    feeder = Feeder(
+        reader,
+        Transformer(TransformSettings(train=True, scale=1 / 256), "layer"),
+        TrainSchedule(num_records=500, batch_size=64, shuffle_seed=1),
+        batch_size=64,
+        threads=threads,
+    )
+    feeder.next()
+    first = feeder.num_waits
+    for _ in range(60):
+        deadline = time.monotonic() + 20
+        while feeder.num_ready < 8:  # half of what may be ready, or more: the threads fill up behind us
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+        feeder.next()
+    assert feeder.num_waits == first <= 1
+    feeder.close()
+    reader.close()
+
+
 def test_large_batches_are_shared_by_the_threads(tmp_path):
     pixels = images(6, (3, 300, 400))
     reader = LmdbReader(lmdb_of(tmp_path / "db", pixels))
