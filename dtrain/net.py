@@ -135,7 +135,7 @@ class Net:
         """The net's own precision, unless whoever builds it has named one; told where it cannot be had."""
         scope = self.scope
         place = self._source.where(()) if self._source is not None else "net"
-        scope.precision = scope.precision or precision.of_net(param, place)
+        scope.precision = scope.precision or scope.backend.asked_precision or precision.of_net(param, place)
         asked = {scope.precision, *(precision.of_layer(layer, place) for layer in param.layer)} - {""}
         if missing := sorted(asked - set(scope.backend.precisions)):
             logger.warning(

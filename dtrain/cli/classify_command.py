@@ -47,13 +47,17 @@ def classify(
     cpu: o.Cpu = False,
     threads: o.Threads = None,
     engine: o.Engine = "DEFAULT",
+    precision: o.Precision = "",
 ) -> None:
     """Tell the most probable labels of each image, as Caffe's cpp_classification does."""
     refuse_ranks("classify")
     if top < 1:
         raise ConfigError(f"--top must be at least 1, got {top}")
     spec = read_model(net, pb.TEST, 0, ())
-    backend = choose_backend(None, SingleCommunicator(), gpu=gpu, cpu=cpu, threads=threads, engine=engine)
+    alone = SingleCommunicator()
+    backend = choose_backend(
+        None, alone, gpu=gpu, cpu=cpu, threads=threads, engine=engine, precision=precision
+    )
     built = Net(spec.param, Scope(backend, pb.TEST, rng=np.random.default_rng(0)), source=spec.source)
     data = input_of(built, net)
     load_all(built, o.split(weights))

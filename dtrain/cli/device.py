@@ -10,11 +10,11 @@ from dataclasses import replace
 from dtrain.cli.cards import Choice, choice, own_card, shares_cards
 from dtrain.comm.abort import agree
 from dtrain.comm.communicator import Communicator
-from dtrain.errors import BackendError, ConfigError
+from dtrain.errors import BackendError, ConfigError, unknown_name
 from dtrain.kernels.backend import Backend
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cuda import cupy_device
-from dtrain.kernels.cuda.backend import CudaBackend
+from dtrain.kernels.cuda.backend import PRECISIONS, CudaBackend
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.solvers.settings import Settings
 
@@ -31,11 +31,14 @@ def choose_backend(
     cpu: bool,
     threads: int | None,
     engine: str,
+    precision: str = "",
 ) -> Backend:
     """The flags win over solver_mode; an explicit GPU that cannot be had is an error, never a CPU run.
 
-    Collective.
+    precision: of layers that name none, whatever their net says; empty leaves it to the net. Collective.
     """
+    if precision and precision not in PRECISIONS:
+        raise ConfigError(f"--precision: {unknown_name('precision', precision, PRECISIONS)}")
     if gpu is not None and cpu:
         raise ConfigError("command line: at most one of -gpu and -cpu must be given, got both")
     if threads is not None and threads < 1:
@@ -50,9 +53,12 @@ def choose_backend(
         logger.warning("Computing on the CPU, since the cards do not suffice for %d ranks", comm.size)
     backend: Backend
     if own is None:
+        if precision not in ("", *CpuBackend.precisions):
+            raise ConfigError(f"--precision must be fp32 on the CPU, got {precision}; pass -gpu 0")
         backend = CpuBackend(num_threads=threads or comm.threads, engine=engine)
     else:
-        backend = CudaBackend(cupy_device.CupyDevice(own.number), engine=engine)
+        card = cupy_device.CupyDevice(own.number)
+        backend = CudaBackend(card, engine=engine, precision=precision)
     logger.info("Computing on %s", backend.describe())
     return backend
 

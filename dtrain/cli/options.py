@@ -44,6 +44,15 @@ Engine: TypeAlias = Annotated[
         "--engine", metavar="NAME", help="Engine of layers that name none: DEFAULT, CAFFE or MKLDNN."
     ),
 ]
+Precision: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="On a GPU: fp32, tf32, bf16 or fp16 for layers that name none; default: the net's, or fp32.",
+        show_default=False,
+    ),
+]
 PlanSwitch: TypeAlias = Annotated[
     str,
     typer.Option(

@@ -73,6 +73,7 @@ def test(
     cpu: o.Cpu = False,
     threads: o.Threads = None,
     engine: o.Engine = "DEFAULT",
+    precision: o.Precision = "",
     level: o.Level = 0,
     stage: o.Stage = "",
 ) -> None:
@@ -89,7 +90,9 @@ def test(
                 settings = read_settings(solver, solver_flag, level, o.split(stage))
                 specs = specs_of(settings)
                 batches = list(settings.param.test_iter)
-            backend = choose_backend(settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine)
+            backend = choose_backend(
+                settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine, precision=precision
+            )
         files = o.split(weights) or [str(weights_of(snapshot, settings, job))]
         for number_of_net, (spec, test_iter) in enumerate(zip(specs, batches, strict=True)):
             with agreed(job.comm):

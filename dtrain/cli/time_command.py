@@ -51,6 +51,7 @@ def time(
     cpu: o.Cpu = False,
     threads: o.Threads = None,
     engine: o.Engine = "DEFAULT",
+    precision: o.Precision = "",
     plan: o.PlanSwitch = "auto",
     level: o.Level = 0,
     stage: o.Stage = "",
@@ -73,7 +74,9 @@ def time(
                     raise ConfigError(
                         f"--phase must be TRAIN for a SOLVER, got {phase}; name its net by -model"
                     )
-            backend = choose_backend(settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine)
+            backend = choose_backend(
+                settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine, precision=precision
+            )
         if settings is not None:
             with on_device(job, backend) as joined:
                 net, timing = time_training(settings, backend, joined, planner, iterations)

@@ -92,6 +92,7 @@ def train(
     cpu: o.Cpu = False,
     threads: o.Threads = None,
     engine: o.Engine = "DEFAULT",
+    precision: o.Precision = "",
     plan: o.PlanSwitch = "auto",
     comm: o.Comm = "auto",
     compress: o.Compress = "none",
@@ -131,7 +132,9 @@ def train(
                 effect_of(sigint_effect, "-sigint_effect"), effect_of(sighup_effect, "-sighup_effect")
             )
             planner = planner_of(plan, job.comm)
-            backend = choose_backend(settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine)
+            backend = choose_backend(
+                settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine, precision=precision
+            )
         with on_device(job, backend, comm, compress) as joined:
             trainer = build_solver(settings, backend, joined, signals, planner, skips)
             skipped = SkippedRecords([trainer.net, *trainer.test_nets], job.comm, job.recorder)

@@ -71,6 +71,8 @@ class Backend(ABC):
     name: str
     precisions: tuple[str, ...]
     """What `operators` takes: of fp32, tf32, bf16 and fp16."""
+    asked_precision: str = ""
+    """What was asked for whatever a net says of itself, if anything."""
     memory_format: str
     """How operators with a choice lay images out: "blocked" is each as it likes, or "channels_last"."""
 

@@ -8,7 +8,7 @@ import typer
 from dtrain.cli.app import app
 from dtrain.cli.main import commands, run, spelled, with_command
 
-COMPUTING = {"--gpu", "--cpu", "--threads", "--engine", "--level", "--stage"}
+COMPUTING = {"--gpu", "--cpu", "--threads", "--engine", "--precision", "--level", "--stage"}
 FROZEN = {
     "train": COMPUTING
     | {"--solver", "--snapshot", "--weights", "--plan", "--sigint-effect", "--sighup-effect"}
@@ -34,7 +34,7 @@ FROZEN = {
     "plot": {"--against", "--log-loss", "--out", "--title"},
     "parse_log": {"--delimiter", "--verbose"},
     "draw_net": {"--phase", "--rankdir"},
-    "classify": {"--cpu", "--engine", "--gpu", "--threads", "--top"},
+    "classify": {"--cpu", "--engine", "--gpu", "--precision", "--threads", "--top"},
     "extract_features": {"--engine", "--overwrite", "--threads"},
 }
 

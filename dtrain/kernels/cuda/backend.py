@@ -42,8 +42,9 @@ PRECISIONS: Final = {
 class CudaBackend(Backend):
     """`device` is what computes, in `dtype` float32 or float64; `engine` is for layers that name none.
 
-    `precision` is one of PRECISIONS, for layers that name none: with 16 bits, operators that have a fast way
-    keep the values between layers in that type, sums and parameters stay float32. Float64 has no other.
+    `precision` is one of PRECISIONS, for layers that name none, or empty for what their net says or else
+    float32: with 16 bits, operators that have a fast way keep the values between layers in that type, sums
+    and parameters stay float32. Float64 has no other.
     """
 
     name = "cuda"
@@ -55,13 +56,14 @@ class CudaBackend(Backend):
         *,
         dtype: DTypeLike = np.float32,
         engine: str = "DEFAULT",
-        precision: str = "fp32",
+        precision: str = "",
     ) -> None:
         self.device = device
         self.card = Card(device, dtype)
         self.dtype = self.card.dtype
         self.default_engine = engine
-        self._take_precision(precision)
+        self.asked_precision = precision
+        self._take_precision(precision or "fp32")
 
     def _take_precision(self, precision: str) -> None:
         if precision not in PRECISIONS:
