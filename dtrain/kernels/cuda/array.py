@@ -82,7 +82,7 @@ class CudaArray(SyncedArray):
 
     @property
     def held(self) -> Form:
-        """The form in which a kernel left the values, as far as this shape can have it; else the base form."""
+        """The form in which a kernel left the values, as this shape can have it; else the base form."""
         storage = self.storage
         return storage.newest.of(self.shape) if storage.newest in storage.valid else storage.base
 
@@ -229,7 +229,7 @@ def follow(bottom: SyncedArray, top: SyncedArray) -> Form:
 
 
 def best(forms: Sequence[Form]) -> Form:
-    """The form for an operator whose arrays come in these: with channels last, or else of 16 bits, if one is."""
+    """The form for an operator whose arrays come in these: channels last or else 16 bits, if one is so."""
     return next(
         (form for form in forms if form.channels_last),
         next((form for form in forms if form.type.is_16_bit), forms[0]),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
+from dtrain.kernels.cuda.array import best, own
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.blocks import Blocks
 
@@ -17,7 +18,8 @@ class Concat:
     def __init__(
         self, backend: CudaBackend, axis: int, bottoms: Sequence[SyncedArray], top: SyncedArray
     ) -> None:
-        self._blocks = Blocks(backend, axis, [bottom.shape for bottom in bottoms])
+        form = own(top).offer(best([own(bottom).form for bottom in bottoms]))
+        self._blocks = Blocks(backend, axis, [bottom.shape for bottom in bottoms], form)
         self.implementation = "cuda"
 
     def forward(self, bottoms: Sequence[SyncedArray], top: SyncedArray) -> None:

@@ -1,18 +1,28 @@
 // Values that move: blocks, strides, rows by index, interpolation.
 #include "kernel.cuh"
 
-// Block b of `block` values, from x_start + b x_stride to y_start + b y_stride.
-extern "C" __global__ void copy_blocks(
-    Index n, const Real* x, Real* y, Index block, Index x_start, Index x_stride, Index y_start, Index y_stride) {
-    FOR_EACH(i, n) {
-        const Index b = i / block, at = i - b * block;
-        y[y_start + b * y_stride + at] = x[x_start + b * x_stride + at];
+// Block b of `block` values, from x_start + b x_stride to y_start + b y_stride: as many at once as divide them all.
+template <int N>
+static __device__ void copy_packs(
+    Index n, const Value* x, Value* y, Index block, Index x_start, Index x_stride, Index y_start, Index y_stride) {
+    FOR_EACH(i, n / N) {
+        const Index b = i * N / block, at = i * N - b * block;
+        store(y + y_start + b * y_stride + at, load<N>(x + x_start + b * x_stride + at));
     }
+}
+
+extern "C" __global__ void copy_blocks(
+    Index n, const Value* x, Value* y, Index block, Index x_start, Index x_stride, Index y_start, Index y_stride) {
+    const bool apart = (block | x_start | x_stride | y_start | y_stride) % TOGETHER;
+    if (apart || !is_aligned(x) || !is_aligned(y))
+        copy_packs<1>(n, x, y, block, x_start, x_stride, y_start, y_stride);
+    else
+        copy_packs<TOGETHER>(n, x, y, block, x_start, x_stride, y_start, y_stride);
 }
 
 // `table`: extents, strides in x, strides in y, `axes` numbers each.
 extern "C" __global__ void copy_strided(
-    Index n, const Real* x, Real* y, const long long* table, Index axes, Index x_start, Index y_start) {
+    Index n, const Value* x, Value* y, const long long* table, Index axes, Index x_start, Index y_start) {
     FOR_EACH(i, n) {
         Index rest = i, from = x_start, to = y_start;
         for (int axis = (int)axes - 1; axis >= 0; axis--) {

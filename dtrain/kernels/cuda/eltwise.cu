@@ -9,40 +9,70 @@ extern "C" __global__ void add_scaled(Index n, const Real* x, Real* y, Real a, R
     }
 }
 
-// z = a x + b y: the common case in one pass. z may be x or y.
-extern "C" __global__ void add_two(Index n, const Real* x, const Real* y, Real* z, Real a, Real b) {
-    FOR_EACH(i, n) z[i] = a * x[i] + b * y[i];
+// y = c0 x0 + c1 x1 + ... of `count` arrays; then, with `relu`, what is negative becomes 0. y may be any x.
+extern "C" __global__ void weighted_sum_of(
+    Index n, int count, const Value* x0, const Value* x1, const Value* x2, const Value* x3, Value* y, Real c0,
+    Real c1, Real c2, Real c3, int relu) {
+    const auto end = [=](Real sum) { return relu && sum < 0 ? (Real)0 : sum; };
+    if (count == 1)
+        map(n, y, [=](Real a) { return end(c0 * a); }, x0);
+    else if (count == 2)
+        map(n, y, [=](Real a, Real b) { return end(c0 * a + c1 * b); }, x0, x1);
+    else if (count == 3)
+        map(n, y, [=](Real a, Real b, Real c) { return end(c0 * a + c1 * b + c2 * c); }, x0, x1, x2);
+    else
+        map(n, y, [=](Real a, Real b, Real c, Real d) { return end(c0 * a + c1 * b + c2 * c + c3 * d); }, x0, x1, x2,
+            x3);
+}
+
+// dx0 = c0 dy where y > 0, else 0; dx1 likewise, if it is there. Each may be dy.
+extern "C" __global__ void rectified_sum_backward(
+    Index n, const Value* dy, const Value* y, Value* dx0, Value* dx1, Real c0, Real c1) {
+    const bool aligned = is_aligned(dy) && is_aligned(y) && is_aligned(dx0) && is_aligned(dx1);
+    const Index packs = aligned ? n / TOGETHER : 0;
+    FOR_EACH(i, packs) {
+        const Index at = i * TOGETHER;
+        const Pack<Value, TOGETHER> slope = load<TOGETHER>(dy + at), sum = load<TOGETHER>(y + at);
+        map_pack<TOGETHER>(dx0 + at, [=](Real dy, Real y) { return y > 0 ? c0 * dy : (Real)0; }, slope, sum);
+        if (dx1) map_pack<TOGETHER>(dx1 + at, [=](Real dy, Real y) { return y > 0 ? c1 * dy : (Real)0; }, slope, sum);
+    }
+    FOR_EACH(i, n - packs * TOGETHER) {
+        const Index at = packs * TOGETHER + i;
+        const Real slope = (Real)y[at] > 0 ? (Real)dy[at] : (Real)0;
+        dx0[at] = (Value)(c0 * slope);
+        if (dx1) dx1[at] = (Value)(c1 * slope);
+    }
 }
 
 // z = x y; z may be x or y.
-extern "C" __global__ void multiply(Index n, const Real* x, const Real* y, Real* z) {
-    FOR_EACH(i, n) z[i] = x[i] * y[i];
+extern "C" __global__ void multiply(Index n, const Value* x, const Value* y, Value* z) {
+    map(n, z, [](Real x, Real y) { return x * y; }, x, y);
 }
 
 // dx = dy y / x, not a number where x is 0.
-extern "C" __global__ void product_backward(Index n, const Real* dy, const Real* y, const Real* x, Real* dx) {
-    FOR_EACH(i, n) dx[i] = y[i] / x[i] * dy[i];
+extern "C" __global__ void product_backward(Index n, const Value* dy, const Value* y, const Value* x, Value* dx) {
+    map(n, dx, [](Real dy, Real y, Real x) { return y / x * dy; }, dy, y, x);
 }
 
 // The maximum of the first two; `index` says which, the second if they are equal.
-extern "C" __global__ void maximum_first(Index n, const Real* x0, const Real* x1, Real* y, int* index) {
+extern "C" __global__ void maximum_first(Index n, const Value* x0, const Value* x1, Value* y, int* index) {
     FOR_EACH(i, n) {
-        Real a = x0[i], b = x1[i];
+        const Real a = x0[i], b = x1[i];
         index[i] = a <= b;
-        y[i] = a >= b || a != a ? a : b;
+        y[i] = (Value)(a >= b || a != a ? a : b);
     }
 }
 
 // A further bottom, which counts where it is greater.
-extern "C" __global__ void maximum_next(Index n, const Real* x, Real* y, int* index, Index number) {
+extern "C" __global__ void maximum_next(Index n, const Value* x, Value* y, int* index, Index number) {
     FOR_EACH(i, n) {
-        if (x[i] > y[i]) {
+        if ((Real)x[i] > (Real)y[i]) {
             y[i] = x[i];
             index[i] = (int)number;
         }
     }
 }
 
-extern "C" __global__ void maximum_backward(Index n, const Real* dy, const int* index, Real* dx, Index number) {
-    FOR_EACH(i, n) dx[i] = dy[i] * (Real)(index[i] == number);
+extern "C" __global__ void maximum_backward(Index n, const Value* dy, const int* index, Value* dx, Index number) {
+    FOR_EACH(i, n) dx[i] = index[i] == number ? dy[i] : (Value)(Real)0;
 }

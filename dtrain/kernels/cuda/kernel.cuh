@@ -104,6 +104,13 @@ template <> struct Limits<double> {
     static __device__ double infinity() { return 1e308 * 10.0; }
 };
 
+template <> struct Limits<Half> {
+    static __device__ float largest() { return 65504.0f; }
+};
+template <> struct Limits<Bfloat16> {
+    static __device__ float largest() { return 3.3895314e38f; }
+};
+
 // A thread's elements of 0..n-1: neighbours in a warp take neighbours in memory.
 #define FOR_EACH(i, n)                                                     \
     for (Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x; i < (n); \

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import read, update, write
+from dtrain.kernels.cuda.array import best, own, read, update, write
 from dtrain.kernels.cuda.backend import CudaBackend
 
 
@@ -21,15 +21,30 @@ class Maximum:
     """
 
     def __init__(self, backend: CudaBackend, bottoms: Sequence[SyncedArray], top: SyncedArray) -> None:
-        self._kernels = backend.kernels("eltwise.cu")
+        self._form = own(top).offer(best([own(bottom).form for bottom in bottoms]))
+        self._kernels = backend.kernels("eltwise.cu", self._form.type)
         self._index = backend.empty(top.size, np.int32)  # of the bottom that was the maximum
         self.implementation = "cuda"
 
     def forward(self, bottoms: Sequence[SyncedArray], top: SyncedArray) -> None:
         first, second, *others = bottoms
-        self._kernels.each("maximum_first", top.size, read(first), read(second), write(top), self._index)
+        self._kernels.each(
+            "maximum_first",
+            top.size,
+            read(first, form=self._form),
+            read(second, form=self._form),
+            write(top, form=self._form),
+            self._index,
+        )
         for i, other in enumerate(others, 2):
-            self._kernels.each("maximum_next", top.size, read(other), update(top), self._index, i)
+            self._kernels.each(
+                "maximum_next",
+                top.size,
+                read(other, form=self._form),
+                update(top, form=self._form),
+                self._index,
+                i,
+            )
 
     def backward(
         self,
@@ -41,4 +56,11 @@ class Maximum:
         """None is not computed."""
         for i, dx in enumerate(bottom_diffs):
             if dx is not None:
-                self._kernels.each("maximum_backward", top.size, read(top_diff), self._index, write(dx), i)
+                self._kernels.each(
+                    "maximum_backward",
+                    top.size,
+                    read(top_diff, form=self._form),
+                    self._index,
+                    write(dx, form=self._form),
+                    i,
+                )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import final
+from math import prod
+from typing import Final, final
 
 import numpy as np
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import read, write
+from dtrain.kernels.cuda.array import Argument, own, read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.device import Buffer
+from dtrain.kernels.cuda.form import Form
 from dtrain.kernels.window import PoolingWindow
+
+NONE: Final = 255  # of a window's elements, as a byte
 
 
 @final
@@ -32,12 +36,18 @@ class Pooling:
         argmax: SyncedArray | None,
     ) -> None:
         self._backend = backend
-        self._kernels = backend.kernels("pooling.cu")
         self.window = window
         self.training = training
-        self._settings = (*bottom.shape[2:], *top.shape[2:], *window.kernel, *window.stride, *window.pad)
-        # of the chosen element in the H x W plane
-        self._index: Buffer | None = None if window.method == "AVE" else backend.empty(top.size, np.int32)
+        self._form = Form(backend.card.real) if window.method == "STOCHASTIC" else own(bottom).form
+        own(top).offer(self._form)
+        self._kernels = backend.kernels("pooling.cu", self._form.type)
+        channels = bottom.shape[1] if self._form.channels_last else 0
+        sizes = *bottom.shape[2:], *top.shape[2:]
+        self._settings = (*sizes, *window.kernel, *window.stride, *window.pad, channels)
+        # of the chosen element in its window, in the order of the top; a byte's last value means none
+        self._is_wide = window.method == "STOCHASTIC" or prod(window.kernel) > NONE
+        kind = np.int32 if self._is_wide else np.uint8
+        self._index: Buffer | None = None if window.method == "AVE" else backend.empty(top.size, kind)
         self.implementation = "cuda"
 
     def forward(
@@ -50,18 +60,26 @@ class Pooling:
         size: int = 1,
     ) -> None:
         """`key` seeds the draws of STOCHASTIC; image k on this rank is image k * size + rank of the job."""
-        sides = read(bottom), write(top)
+        n, sides = top.size, (read(bottom, form=self._form), write(top, form=self._form))
         if self.window.method == "AVE":
-            self._kernels.each("mean_pool_forward", top.size, *sides, *self._settings)
+            self._run("mean_pool_forward", n, *sides)
         elif self.window.method == "STOCHASTIC":
             drawn = self._draw(top, key, rank, size) if self.training else None
-            self._kernels.each(
-                "stochastic_pool_forward", top.size, *sides, self._index, drawn, *self._settings
-            )
+            self._run("stochastic_pool_forward", n, *sides, self._index, drawn)
         else:
-            self._kernels.each("max_pool_forward", top.size, *sides, self._index, *self._settings)
+            self._run(f"max_pool_forward{self._suffix}", n, *sides, self._index)
         if argmax is not None:
-            self._kernels.each("index_to_real", top.size, self._index, write(argmax))
+            self._kernels.each(
+                f"argmax_of_windows{self._suffix}", n, self._index, write(argmax), *self._settings
+            )
+
+    @property
+    def _suffix(self) -> str:
+        return "_wide" if self._is_wide else ""
+
+    def _run(self, name: str, count: int, *args: Argument) -> None:
+        launch = self._kernels.packed if self._form.channels_last else self._kernels.each
+        launch(name, count, *args, *self._settings)
 
     def _draw(self, top: SyncedArray, key: int, rank: int, size: int) -> Buffer:
         """A number in [0, 1) for each output: a function of the image's place in the job's batch."""
@@ -71,10 +89,8 @@ class Pooling:
         return self._backend.constants(np.stack(draws), np.float64)
 
     def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray) -> None:
-        dx = write(bottom_diff)
+        n, dy, dx = bottom_diff.size, read(top_diff, form=self._form), write(bottom_diff, form=self._form)
         if self._index is None:
-            self._kernels.each("mean_pool_backward", bottom_diff.size, read(top_diff), dx, *self._settings)
+            self._run("mean_pool_backward", n, dy, dx)
         else:
-            self._kernels.each(
-                "pool_backward", bottom_diff.size, read(top_diff), self._index, dx, *self._settings
-            )
+            self._run(f"pool_backward{self._suffix}", n, dy, self._index, dx)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import read, write
+from dtrain.kernels.cuda.array import best, own, read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 
 
@@ -21,15 +21,20 @@ class Product:
     def __init__(
         self, backend: CudaBackend, stable: bool, bottoms: Sequence[SyncedArray], top: SyncedArray
     ) -> None:
-        self._kernels = backend.kernels("eltwise.cu")
+        self._form = own(top).offer(best([own(bottom).form for bottom in bottoms]))
+        self._kernels = backend.kernels("eltwise.cu", self._form.type)
         self.stable = stable
         self.implementation = "cuda"
 
     def forward(self, bottoms: Sequence[SyncedArray], top: SyncedArray) -> None:
         first, second, *others = bottoms
-        self._kernels.each("multiply", top.size, read(first), read(second), write(top))
+        self._multiply(first, second, top)
         for other in others:
-            self._kernels.each("multiply", top.size, read(other), read(top), write(top))
+            self._multiply(other, top, top)
+
+    def _multiply(self, a: SyncedArray, b: SyncedArray, result: SyncedArray) -> None:
+        sides = read(a, form=self._form), read(b, form=self._form), write(result, form=self._form)
+        self._kernels.packed("multiply", result.size, *sides)
 
     def backward(
         self,
@@ -43,10 +48,10 @@ class Product:
             if dx is None:
                 continue
             if not self.stable:
-                args = read(top_diff), read(top), read(bottoms[i]), write(dx)
-                self._kernels.each("product_backward", top.size, *args)
+                given = (read(array, form=self._form) for array in (top_diff, top, bottoms[i]))
+                self._kernels.packed("product_backward", top.size, *given, write(dx, form=self._form))
                 continue
             first, *others = (bottom for j, bottom in enumerate(bottoms) if j != i)
-            self._kernels.each("multiply", top.size, read(top_diff), read(first), write(dx))
+            self._multiply(top_diff, first, dx)
             for other in others:
-                self._kernels.each("multiply", top.size, read(other), read(dx), write(dx))
+                self._multiply(other, dx, dx)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
+from dtrain.kernels.cuda.array import own
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.blocks import Blocks
 
@@ -17,7 +18,10 @@ class Slice:
     def __init__(
         self, backend: CudaBackend, axis: int, bottom: SyncedArray, tops: Sequence[SyncedArray]
     ) -> None:
-        self._blocks = Blocks(backend, axis, [top.shape for top in tops])
+        form = own(bottom).form
+        for top in tops:
+            own(top).offer(form)
+        self._blocks = Blocks(backend, axis, [top.shape for top in tops], form)
         self.implementation = "cuda"
 
     def forward(self, bottom: SyncedArray, tops: Sequence[SyncedArray]) -> None:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from dtrain.kernels.array import SyncedArray
 from dtrain.kernels.backend import Backend
+from dtrain.kernels.cuda.array import CudaArray
+from dtrain.kernels.cuda.form import Form, to_floats
+from tests.kernels.cuda.cpu_device import from_floats
 
 Values = NDArray[np.floating[Any]]
 Run = Callable[["Bench"], None]
@@ -17,10 +20,14 @@ Run = Callable[["Bench"], None]
 
 @final
 class Bench:
-    """Inputs are a function of the order in which they are asked for; `results` is what to compare."""
+    """Inputs are a function of the order in which they are asked for; `results` is what to compare.
 
-    def __init__(self, backend: Backend) -> None:
+    With a form, inputs are numbers that its type can hold, and arrays on a CUDA device are offered it.
+    """
+
+    def __init__(self, backend: Backend, form: Form | None = None) -> None:
         self.backend = backend
+        self._form = form
         self.ops: Any = backend.operators("CAFFE")
         self.results: dict[str, Values | float] = {}
         self._rng = np.random.default_rng(20)
@@ -29,6 +36,10 @@ class Bench:
         """An array of these values."""
         given = np.asarray(values, np.float32)
         array = self.backend.array(given.shape)
+        if self._form is not None:
+            given = to_floats(from_floats(given, self._form.type), self._form.type)
+            if isinstance(array, CudaArray):
+                array.offer(self._form)
         array.plain_overwrite()[...] = given
         return array
 
@@ -57,9 +68,17 @@ class Bench:
         self.results[name] = value.plain().copy() if isinstance(value, SyncedArray) else float(value)
 
 
-def compare(run: Run, one: Backend, other: Backend, *, rtol: float = 1e-5, atol: float = 2e-6) -> None:
+def compare(
+    run: Run,
+    one: Backend,
+    other: Backend,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 2e-6,
+    form: Form | None = None,
+) -> None:
     """The results of a run on two backends are equal to rounding, and there are some."""
-    mine, theirs = Bench(one), Bench(other)
+    mine, theirs = Bench(one, form), Bench(other, form)
     run(mine)
     run(theirs)
     assert mine.results.keys() == theirs.results.keys()

@@ -1,0 +1,44 @@
+"""Operators on arrays of 16 bits and with their channels last: what the CPU gives.
+
+The rows of the operators' table whose operators keep the form of their bottom, with images of four axes; each
+runs in every form, with threads in both orders.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pytest
+
+from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.kernels.cuda.backend import CudaBackend
+from dtrain.kernels.cuda.form import Form, ValueType
+from tests.kernels.cuda.bench import compare
+from tests.kernels.cuda.cpu_device import CpuDevice
+from tests.kernels.cuda.form_operators import IN_FORMS
+
+FORMS: Final = {
+    "bf16 NHWC": Form(ValueType.BFLOAT16, True),
+    "fp16 NHWC": Form(ValueType.FLOAT16, True),
+    "fp32 NHWC": Form(ValueType.FLOAT32, True),
+    "bf16 NCHW": Form(ValueType.BFLOAT16),
+}
+TOLERANCES: Final = {  # (rtol, atol)
+    # Rounding changes a bfloat16 by at most 2^-8 of it and a half by 2^-11. A result is rounded when it is written,
+    # and so are tops that it is computed from; where terms cancel, the error is that of the largest.
+    ValueType.BFLOAT16: (2**-6, 2**-6),
+    ValueType.FLOAT16: (2**-9, 2**-9),
+    ValueType.FLOAT32: (1e-5, 2e-6),
+}
+
+
+@pytest.mark.parametrize("descending", [False, True], ids=["ascending", "descending"])
+@pytest.mark.parametrize("told", FORMS)
+@pytest.mark.parametrize("name", IN_FORMS)
+def test_in_every_form_cuda_gives_what_the_cpu_gives(name: str, told: str, descending: bool) -> None:
+    form = FORMS[told]
+    rtol, atol = TOLERANCES[form.type]
+    backend = CudaBackend(CpuDevice(descending=descending))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        compare(IN_FORMS[name], backend, CpuBackend(engine="CAFFE"), rtol=rtol, atol=atol, form=form)
