@@ -66,7 +66,11 @@ class SyncedArray(ABC):
 
     @abstractmethod
     def take(self, plain: Plain) -> None:
-        """Take the values of `plain`, which must not change until the next call: its buffer may be used."""
+        """Take the values of `plain`, whose buffer may be used: it must not change until `release` returns."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Return when the buffer that was taken last may change: the array's values may then be gone."""
 
     @abstractmethod
     def clear(self) -> None:

@@ -156,6 +156,8 @@ class AnnotatedData(DataSource):
                 bad=self.bad_records,
                 name=self.name,
             )
+        for blob in top:
+            blob.data.release()
         batch = self._feeder.next()
         self.records = batch.indices
         self.waited_s += self._feeder.wait_s

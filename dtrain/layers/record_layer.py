@@ -104,6 +104,8 @@ class RecordLayer(DataSource):
                 bad=self.bad_records,
                 name=self.name,
             )
+        for blob in top:
+            blob.data.release()
         batch = self._feeder.next()
         self.records = batch.indices
         self.waited_s += self._feeder.wait_s

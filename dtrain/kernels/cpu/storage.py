@@ -72,6 +72,9 @@ class CpuStorage(SyncedArray):
     def offer_layout(self, layout: dnnl.Desc) -> None:
         """Take this layout if free to choose: a view and a bound parameter keep theirs."""
 
+    def release(self) -> None:
+        """Kernels have ended when they return."""
+
     def move_into(self, room: Room) -> None:
         raise AssertionError("CPU backends have no rooms")
 

@@ -66,6 +66,10 @@ class CudaArray(SyncedArray):
         else:
             self.storage.take(plain.reshape(-1))
 
+    def release(self) -> None:
+        if self.storage.staging is not None:
+            self.storage.staging.release()
+
     def clear(self) -> None:
         self.storage.clear()
 

@@ -15,6 +15,7 @@ from dtrain.errors import BackendError
 from dtrain.kernels.array import Plain, Shape
 from dtrain.kernels.cuda.device import Buffer
 from dtrain.kernels.cuda.form import TYPE_OF, Form
+from dtrain.kernels.cuda.staging import Staging
 
 if TYPE_CHECKING:
     from dtrain.kernels.cuda.card import Card
@@ -42,6 +43,7 @@ class Storage:
         self.plain: Plain | None = None  # flat
         self.sides: dict[Form, Buffer] = {}  # flat
         self.is_bound = False  # the base side is a slice of a parameter buffer
+        self.staging: Staging | None = None  # for batches that the array takes
         self.is_taken = False  # the plain side's buffer belongs to whoever gave it to `take`
         self.shared: CudaRoom | None = None  # where the sides are, if not in memory of their own
         self.is_lost = False  # another array has overwritten the values in the shared room
@@ -161,7 +163,11 @@ class Storage:
         if form in self.valid and not (self.is_lent and self.host_is_valid):
             return buffer
         if self.host_is_valid and (not self.valid or self.is_lent):
-            self.card.device.upload(self.plain_room(), self.room(self.base))
+            if self.is_taken:
+                self.staging = self.staging or Staging(self.card.device)
+                self.staging.bring(self.plain_room(), self.room(self.base))
+            else:
+                self.card.device.upload(self.plain_room(), self.room(self.base))
             self.valid = {self.base}
         elif not self.valid:
             self.card.device.clear(self.room(self.base))

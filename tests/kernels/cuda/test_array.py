@@ -113,6 +113,17 @@ def test_a_taken_buffer_is_read_and_not_kept_from_its_owner(backend: CudaBackend
     assert batch.tolist() == [[0, 1], [2, 3]]
 
 
+def test_a_taken_buffer_may_change_once_it_is_released(backend: CudaBackend) -> None:
+    x, y = backend.array((4,)), backend.array((4,))
+    batch = np.zeros(4, np.float32)
+    for number in range(3):
+        x.release()
+        batch[...] = number
+        x.take(batch)
+        double(backend, x, y)
+        assert y.plain().tolist() == [2 * number] * 4
+
+
 def test_what_is_lent_is_read_again_and_shows_what_kernels_write(backend: CudaBackend) -> None:
     x, y = filled(backend, 1, 2), filled(backend, 0, 0)
     seen, result = x.lend_plain(), y.lend_plain()
