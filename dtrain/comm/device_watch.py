@@ -105,6 +105,7 @@ class DeviceWatch:
         """No look is under way or comes any more."""
         with self._lock:
             self._is_stopped = True
+        self._watch.also = tuple(look for look in self._watch.also if look != self.look)
         self._watch.board.device(0, 0.0, "")
 
     def look(self) -> None:

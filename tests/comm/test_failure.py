@@ -10,11 +10,20 @@ from pathlib import Path
 
 import pytest
 
+SCRIPT = Path(__file__).with_name("failing_rank.py")
 WARN_S, ABORT_S, START_S = 1.0, 3.0, 15.0
 
 
-def run_job(mode: str, size: int = 2, *more: str, script: str = "failing_rank.py") -> tuple[int, str, float]:
-    """Exit status, output and seconds of a job of this folder's script."""
+def run_job(
+    mode: str,
+    size: int = 2,
+    *more: str,
+    script: Path = SCRIPT,
+    warn_s: float = WARN_S,
+    abort_s: float = ABORT_S,
+    timeout_s: float = 60.0,
+) -> tuple[int, str, float]:
+    """Exit status, output and seconds of a job of the script."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     mpirun = shutil.which("mpirun", path=path)
     assert mpirun is not None
@@ -22,13 +31,18 @@ def run_job(mode: str, size: int = 2, *more: str, script: str = "failing_rank.py
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OMP_NUM_THREADS": "1",
-        "DTRAIN_STALL_WARN_S": str(WARN_S),
-        "DTRAIN_STALL_ABORT_S": str(ABORT_S),
+        "DTRAIN_STALL_WARN_S": str(warn_s),
+        "DTRAIN_STALL_ABORT_S": str(abort_s),
     }
-    command = [mpirun, "-n", str(size), sys.executable, str(Path(__file__).with_name(script)), mode, *more]
+    command = [mpirun, "-n", str(size), sys.executable, str(script), mode, *more]
     begin = time.monotonic()
     run = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_s,
     )
     return run.returncode, run.stdout, time.monotonic() - begin
 

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ from dtrain.comm.single import SingleCommunicator
 from dtrain.comm.staged import StagedCommunicator
 from dtrain.errors import CommError
 from dtrain.kernels.cuda.backend import CudaBackend
+from dtrain.kernels.cuda.device import Device
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto import text
 from dtrain.proto.files import read_net, read_solver
@@ -278,8 +280,8 @@ def test_staged_sums_are_those_of_mpi_in_memory_that_is_kept(comm: Communicator,
 # -- training
 
 
-def solver_of(name: str, comm: Communicator, batch: int, device: CpuDevice) -> Solver:
-    """A golden configuration on CUDA kernels, which the CPU runs."""
+def solver_of(name: str, comm: Communicator, batch: int, device: Device) -> Solver:
+    """A golden configuration on CUDA kernels."""
     path = shared_path("golden", "solvers", f"{name}.solver.prototxt")
     param, source = read_solver(path)
     param.snapshot = 0
@@ -294,7 +296,7 @@ def solver_of(name: str, comm: Communicator, batch: int, device: CpuDevice) -> S
     return solver
 
 
-def trained(name: str, comm: Communicator, device: CpuDevice) -> Weights:
+def trained(name: str, comm: Communicator, device: Device) -> Weights:
     """Weights after training on the golden batches, each rank on its part."""
     share = 6 // comm.size
     solver = solver_of(name, comm, share, device)
@@ -333,7 +335,7 @@ layer { name: "loss" type: "Reduction" bottom: "square" top: "loss" loss_weight:
 """
 
 
-def squares(comm: Communicator, device: CpuDevice, *, replayed: bool) -> Any:
+def squares(comm: Communicator, device: Device, *, replayed: bool) -> Any:
     """The weights of a net whose ranks share batches of 8, and how many graphs it was run by."""
     batch = 8 // comm.size
     param = pb.SolverParameter()
@@ -461,6 +463,7 @@ def test_labels_beyond_the_table_share_the_last_number() -> None:
     assert progress.place == 0
 
 
+SCRIPT = Path(__file__).with_name("failing_card.py")
 GPU_STALL = (
     r"rank 0 on \S+ \(pid \d+\): its GPU is waiting [\d.]+ s in gradient bucket BUCKET of 2; "
     r'not arrived: rank 1 on \S+ \(pid \d+\), phase "forward"'
@@ -470,7 +473,7 @@ GPU_STALL = (
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize(("mode", "bucket"), [("stuck", "2"), ("stuck_in_graph", "1")])
 def test_a_stuck_collective_names_rank_and_bucket_and_ends_the_job(mode: str, bucket: str, size: int) -> None:
-    status, output, seconds = run_job(mode, size, script="failing_card.py")
+    status, output, seconds = run_job(mode, size, script=SCRIPT)
     assert status != 0
     assert ABORT_S < seconds < START_S + ABORT_S
     told = GPU_STALL.replace("BUCKET", bucket)
@@ -482,7 +485,7 @@ def test_a_stuck_collective_names_rank_and_bucket_and_ends_the_job(mode: str, bu
 
 @pytest.mark.parametrize("mode", ["fault", "unnamed_fault"])
 def test_an_error_that_nccl_reports_later_ends_the_job_and_is_named(mode: str) -> None:
-    status, output, seconds = run_job(mode, 2, script="failing_card.py")
+    status, output, seconds = run_job(mode, 2, script=SCRIPT)
     assert status != 0
     assert seconds < START_S
     told = r"NCCL_ERROR_SYSTEM_ERROR" if mode == "fault" else r"KeyError\(6\)"
@@ -492,5 +495,5 @@ def test_an_error_that_nccl_reports_later_ends_the_job_and_is_named(mode: str) -
 
 
 def test_a_job_whose_cards_do_well_says_nothing() -> None:
-    status, output, _ = run_job("none", 2, script="failing_card.py")
+    status, output, _ = run_job("none", 2, script=SCRIPT)
     assert (status, output) == (0, "")
