@@ -66,7 +66,7 @@ class SyncedArray(ABC):
 
     @abstractmethod
     def take(self, plain: Plain) -> None:
-        """Take the values of `plain`, whose buffer may be used: it must not change until `release` returns."""
+        """Take the values of `plain`, whose buffer may be used: it must not change until `release`."""
 
     @abstractmethod
     def release(self) -> None:
@@ -103,7 +103,7 @@ class SyncedArray(ABC):
 
     @abstractmethod
     def move_into(self, room: Room) -> None:
-        """Keep the native side in this room from now on; values are forgotten, and reading lost ones fails."""
+        """Keep the native side in this room from now on, values forgotten; reading lost ones is an error."""
 
     @property
     @abstractmethod
