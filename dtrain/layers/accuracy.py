@@ -25,8 +25,6 @@ class Accuracy(Layer):
     num_tops = Count(1, 2)
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
-        self.correct: int = 0
-        self.counted: int = 0
         if self.spec.accuracy_param.top_k < 1:
             raise self.bad_param(("accuracy_param", "top_k"), "at least 1", self.spec.accuracy_param.top_k)
 
@@ -48,8 +46,21 @@ class Accuracy(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         per_class = top[1].data if len(top) > 1 else None
         with locating_data_errors(self):
-            self.correct, self.counted = self.op.forward(bottom[0].data, bottom[1].data, per_class)
-        top[0].data.plain_overwrite()[...] = self.correct / max(1, self.counted)
+            self.op.forward(bottom[0].data, bottom[1].data, top[0].data, per_class)
+
+    def check_data(self) -> None:
+        with locating_data_errors(self):
+            self.op.check()
+
+    @property
+    def correct(self) -> int:
+        """Labels among the highest scores, of the last forward pass."""
+        return int(self.op.counts()[0])
+
+    @property
+    def counted(self) -> int:
+        """Labels that count, of the last forward pass."""
+        return int(self.op.counts()[1])
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         for i in range(len(bottom)):

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from dtrain.layers.layer import Blobs, Count, Layer, scalar
+from dtrain.kernels.normalizer import Normalizer
+from dtrain.layers.layer import Blobs, Count, Layer
 from dtrain.layers.loss import check_same_batch
 from dtrain.layers.no_gradient import refuse_gradient
 
@@ -37,11 +38,11 @@ class ContrastiveLoss(Layer):
                 raise self.bad_shape(f"bottom[{i}]", "a single value from axis 2 on", blob.shape)
         top[0].reshape(())
         param = self.spec.contrastive_loss_param
-        self.op = self.ops.ContrastiveLoss(param.margin, param.legacy_version, a.shape)
+        divisor = Normalizer(float(a.shape[0]))
+        self.op = self.ops.ContrastiveLoss(param.margin, param.legacy_version, a.shape, divisor)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        total = self.op.forward(*(blob.data for blob in bottom))
-        top[0].data.plain_overwrite()[...] = total / bottom[0].shape[0]
+        self.op.forward(*(blob.data for blob in bottom), top[0].data)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         refuse_gradient(self, propagate_down, 2)
@@ -49,9 +50,9 @@ class ContrastiveLoss(Layer):
             bottom[0].data,
             bottom[1].data,
             bottom[2].data,
+            top[0].diff,
             bottom[0].diff if propagate_down[0] else None,
             bottom[1].diff if propagate_down[1] else None,
-            scalar(top[0].diff.plain()) / bottom[0].shape[0],
         )
 
     def allows_force_backward(self, bottom_index: int) -> bool:

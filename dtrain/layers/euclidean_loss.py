@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from dtrain.layers.layer import TWO, Blobs, Layer, scalar
+from dtrain.kernels.normalizer import Normalizer
+from dtrain.layers.layer import TWO, Blobs, Layer
 from dtrain.layers.loss import check_same_batch
 
 
@@ -30,17 +31,16 @@ class EuclideanLoss(Layer):
                 f"{bottom[1].count} {bottom[1].shape}",
             )
         top[0].reshape(())
-        self.op = self.ops.EuclideanLoss(bottom[0].shape)
+        self.op = self.ops.EuclideanLoss(bottom[0].shape, Normalizer(float(bottom[0].shape[0])))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        total = self.op.forward(bottom[0].data, bottom[1].data)
-        top[0].data.plain_overwrite()[...] = total / bottom[0].shape[0]
+        self.op.forward(bottom[0].data, bottom[1].data, top[0].data)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         self.op.backward(
             bottom[0].data,
             bottom[1].data,
+            top[0].diff,
             bottom[0].diff if propagate_down[0] else None,
             bottom[1].diff if propagate_down[1] else None,
-            scalar(top[0].diff.plain()) / bottom[0].shape[0],
         )

@@ -11,7 +11,7 @@ from typing import final
 import numpy as np
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.layers.layer import Blob, Blobs, Count, Layer, scalar
+from dtrain.layers.layer import Blob, Blobs, Count, Layer
 from dtrain.layers.loss import (
     check_label_count,
     check_same_batch,
@@ -66,9 +66,9 @@ class InfogainLoss(Layer):
         shape = bottom[0].shape
         check_same_batch(self, bottom)
         axis = self.axis(self.spec.infogain_loss_param.axis, len(shape), "infogain_loss_param", "axis")
-        self.outer = int(np.prod(shape[:axis]))
-        self.inner = int(np.prod(shape[axis + 1 :]))
-        check_label_count(self, bottom, self.outer * self.inner)
+        outer = int(np.prod(shape[:axis]))
+        inner = int(np.prod(shape[axis + 1 :]))
+        check_label_count(self, bottom, outer * inner)
         matrix = self._matrix(bottom)
         if matrix.size != shape[axis] ** 2:
             raise self.bad_shape(
@@ -81,22 +81,24 @@ class InfogainLoss(Layer):
         if len(top) > 1:
             top[1].reshape(shape)
             top[1].share_data(self.prob)
-        self.op = self.ops.InfogainLoss(axis, ignore_label(self))
+        divisor = normalizer(self, self.mode, outer, inner)
+        self.op = self.ops.InfogainLoss(axis, ignore_label(self), divisor)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         with locating_data_errors(self):
-            total, valid = self.op.forward(
-                bottom[0].data, bottom[1].data, self._matrix(bottom), self.prob.data
-            )
-        self.divisor = normalizer(self, self.mode, self.outer, self.inner, valid)
-        top[0].data.plain_overwrite()[...] = total / self.divisor
+            self.op.forward(bottom[0].data, bottom[1].data, self._matrix(bottom), self.prob.data, top[0].data)
+
+    def check_data(self) -> None:
+        with locating_data_errors(self):
+            self.op.check()
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         for i in range(1, len(bottom)):
             refuse_gradient(self, propagate_down, i)
         if propagate_down[0]:
-            scale = scalar(top[0].diff.plain()) / self.divisor
-            self.op.backward(self.prob.data, bottom[1].data, self._matrix(bottom), bottom[0].diff, scale)
+            self.op.backward(
+                self.prob.data, bottom[1].data, self._matrix(bottom), top[0].diff, bottom[0].diff
+            )
 
     def allows_force_backward(self, bottom_index: int) -> bool:
         return bottom_index == 0

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dtrain.errors import DataError
+from dtrain.kernels.normalizer import Normalizer
 from dtrain.layers.layer import Blobs, Layer
 from dtrain.proto import dtrain_pb2 as pb
 
@@ -21,13 +22,13 @@ def normalization(layer: Layer, default: int) -> int:
     return pb.LossParameter.VALID if param.normalize else pb.LossParameter.BATCH_SIZE
 
 
-def normalizer(layer: Layer, mode: int, outer: int, inner: int, valid: int) -> float:
-    """What a loss summed over outer x inner positions, `valid` of them counted, is divided by; at least 1."""
+def normalizer(layer: Layer, mode: int, outer: int, inner: int) -> Normalizer:
+    """What a loss summed over outer x inner positions, or those of them that count, is divided by."""
     match mode:
         case pb.LossParameter.FULL:
             divisor = float(outer * inner)
         case pb.LossParameter.VALID:
-            divisor = float(valid)
+            return Normalizer()
         case pb.LossParameter.BATCH_SIZE:
             divisor = float(outer)
         case pb.LossParameter.NONE:
@@ -36,7 +37,7 @@ def normalizer(layer: Layer, mode: int, outer: int, inner: int, valid: int) -> f
             divisor = layer.spec.loss_param.pre_fixed_normalizer
         case _:
             raise layer.bad_param(("loss_param", "normalization"), "a known mode", mode)
-    return max(1.0, divisor)
+    return Normalizer(divisor)
 
 
 def ignore_label(layer: Layer) -> int | None:

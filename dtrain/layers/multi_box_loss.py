@@ -92,7 +92,7 @@ class MultiBoxLoss(Layer):
         with locating_data_errors(self):
             loc, conf, matches = self.op.forward(*(blob.data for blob in bottom))
         num = bottom[0].shape[0]
-        divisor = normalizer(self, self.mode, num, self.num_priors, matches)
+        divisor = normalizer(self, self.mode, num, self.num_priors).divisor(matches)
         self.loc_factor = self.spec.multibox_loss_param.loc_weight / divisor if self.parts[0] else 0.0
         self.conf_factor = 1 / divisor if self.parts[1] else 0.0
         top[0].data.plain_overwrite()[...] = self.loc_factor * loc + self.conf_factor * conf

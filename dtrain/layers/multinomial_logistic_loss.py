@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from dtrain.layers.layer import TWO, Blobs, Layer, scalar
+from dtrain.kernels.normalizer import Normalizer
+from dtrain.layers.layer import TWO, Blobs, Layer
 from dtrain.layers.loss import (
     check_label_count,
     check_same_batch,
@@ -33,18 +34,20 @@ class MultinomialLogisticLoss(Layer):
         check_same_batch(self, bottom)
         check_label_count(self, bottom, bottom[0].shape[0])
         top[0].reshape(())
-        self.op = self.ops.MultinomialLogisticLoss(bottom[0].shape)
+        self.op = self.ops.MultinomialLogisticLoss(bottom[0].shape, Normalizer(float(bottom[0].shape[0])))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         with locating_data_errors(self):
-            total = self.op.forward(bottom[0].data, bottom[1].data)
-        top[0].data.plain_overwrite()[...] = total / bottom[0].shape[0]
+            self.op.forward(bottom[0].data, bottom[1].data, top[0].data)
+
+    def check_data(self) -> None:
+        with locating_data_errors(self):
+            self.op.check()
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         refuse_gradient(self, propagate_down, 1)
         if propagate_down[0]:
-            scale = scalar(top[0].diff.plain()) / bottom[0].shape[0]
-            self.op.backward(bottom[0].data, bottom[1].data, bottom[0].diff, scale)
+            self.op.backward(bottom[0].data, bottom[1].data, top[0].diff, bottom[0].diff)
 
     def allows_force_backward(self, bottom_index: int) -> bool:
         return bottom_index == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from dtrain.layers.layer import TWO, Blobs, Layer, scalar
+from dtrain.layers.layer import TWO, Blobs, Layer
 from dtrain.layers.loss import check_same_batch, ignore_label, normalization, normalizer
 from dtrain.layers.no_gradient import refuse_gradient
 from dtrain.proto import dtrain_pb2 as pb
@@ -36,19 +36,17 @@ class SigmoidCrossEntropyLoss(Layer):
                 f"{bottom[1].count} {bottom[1].shape}",
             )
         top[0].reshape(())
-        self.op = self.ops.SigmoidCrossEntropyLoss(ignore_label(self), bottom[0].shape)
+        num = bottom[0].shape[0]
+        divisor = normalizer(self, self.mode, num, bottom[0].count // max(num, 1))
+        self.op = self.ops.SigmoidCrossEntropyLoss(ignore_label(self), bottom[0].shape, divisor)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        total, valid = self.op.forward(bottom[0].data, bottom[1].data)
-        num = bottom[0].shape[0]
-        self.divisor = normalizer(self, self.mode, num, bottom[0].count // max(num, 1), valid)
-        top[0].data.plain_overwrite()[...] = total / self.divisor
+        self.op.forward(bottom[0].data, bottom[1].data, top[0].data)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         refuse_gradient(self, propagate_down, 1)
         if propagate_down[0]:
-            scale = scalar(top[0].diff.plain()) / self.divisor
-            self.op.backward(bottom[0].data, bottom[1].data, bottom[0].diff, scale)
+            self.op.backward(bottom[0].data, bottom[1].data, top[0].diff, bottom[0].diff)
 
     def allows_force_backward(self, bottom_index: int) -> bool:
         return bottom_index == 0

@@ -11,7 +11,7 @@ from typing import final
 import numpy as np
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.layers.layer import Blobs, Count, Layer, scalar
+from dtrain.layers.layer import Blobs, Count, Layer
 from dtrain.layers.loss import check_same_batch, normalization, normalizer
 from dtrain.proto import dtrain_pb2 as pb
 
@@ -27,6 +27,8 @@ class SmoothL1Loss(Layer):
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.mode = normalization(self, pb.LossParameter.BATCH_SIZE)
+        if self.mode == pb.LossParameter.VALID:
+            self.mode = pb.LossParameter.FULL  # every position counts
         if self.spec.smooth_l1_loss_param.sigma <= 0:
             raise self.bad_param(
                 ("smooth_l1_loss_param", "sigma"), "more than 0", self.spec.smooth_l1_loss_param.sigma
@@ -40,7 +42,9 @@ class SmoothL1Loss(Layer):
                     f"bottom[{i}]", f"the {bottom[0].count} values of bottom[0] {bottom[0].shape}", blob.shape
                 )
         top[0].reshape(())
-        self.op = self.ops.SmoothL1Loss(self.spec.smooth_l1_loss_param.sigma, bottom[0].shape)
+        shape = bottom[0].shape
+        divisor = normalizer(self, self.mode, shape[0], int(np.prod(shape[2:])))
+        self.op = self.ops.SmoothL1Loss(self.spec.smooth_l1_loss_param.sigma, shape, divisor)
 
     @staticmethod
     def _weights(bottom: Blobs) -> tuple[SyncedArray | None, SyncedArray | None]:
@@ -50,11 +54,7 @@ class SmoothL1Loss(Layer):
         )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        total = self.op.forward(bottom[0].data, bottom[1].data, *self._weights(bottom))
-        shape = bottom[0].shape
-        inner = int(np.prod(shape[2:]))
-        self.divisor = normalizer(self, self.mode, shape[0], inner, shape[0] * inner)
-        top[0].data.plain_overwrite()[...] = total / self.divisor
+        self.op.forward(bottom[0].data, bottom[1].data, *self._weights(bottom), top[0].data)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         for blob, wanted in zip(bottom[2:], propagate_down[2:], strict=True):
@@ -64,9 +64,9 @@ class SmoothL1Loss(Layer):
             bottom[0].data,
             bottom[1].data,
             *self._weights(bottom),
+            top[0].diff,
             bottom[0].diff if propagate_down[0] else None,
             bottom[1].diff if propagate_down[1] else None,
-            scalar(top[0].diff.plain()) / self.divisor,
         )
 
     def allows_force_backward(self, bottom_index: int) -> bool:

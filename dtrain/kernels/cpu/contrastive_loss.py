@@ -9,6 +9,8 @@ import numpy as np
 from dtrain.kernels.array import Plain, Shape, SyncedArray
 from dtrain.kernels.backend import Backend
 from dtrain.kernels.cpu.labels import Mask, integers
+from dtrain.kernels.cpu.normalized import Normalized
+from dtrain.kernels.normalizer import Normalizer
 
 EPSILON = 1e-4  # Caffe's, added to the distance where backward divides by it
 
@@ -16,12 +18,15 @@ EPSILON = 1e-4  # Caffe's, added to the distance where backward divides by it
 @final
 class ContrastiveLoss:
     """a, b (N, channels...) and N flags -> sum of |a - b|^2 / 2 over similar pairs, and over the others of
-    max(0, margin - |a - b|)^2 / 2, or in the legacy version max(0, margin - |a - b|^2) / 2."""
+    max(0, margin - |a - b|)^2 / 2, or in the legacy version max(0, margin - |a - b|^2) / 2; divided."""
 
-    def __init__(self, backend: Backend, margin: float, legacy: bool, shape: Shape) -> None:
+    def __init__(
+        self, backend: Backend, margin: float, legacy: bool, shape: Shape, normalizer: Normalizer
+    ) -> None:
         self.margin = margin
         self.legacy = legacy
         self.implementation = "numpy"
+        self._normalized = Normalized(normalizer)
 
     def _pairs(self, a: SyncedArray, b: SyncedArray, similar: SyncedArray) -> tuple[Plain, Plain, Mask]:
         """(differences (N, channels), squared distances (N,), which pairs are similar)."""
@@ -30,26 +35,27 @@ class ContrastiveLoss:
         squared = np.einsum("nc,nc->n", difference, difference)
         return difference, squared, integers(similar.plain().reshape(-1)) != 0
 
-    def forward(self, a: SyncedArray, b: SyncedArray, similar: SyncedArray) -> float:
-        """The sum, not yet divided by the number of pairs."""
+    def forward(self, a: SyncedArray, b: SyncedArray, similar: SyncedArray, loss: SyncedArray) -> None:
         _, squared, together = self._pairs(a, b, similar)
         if self.legacy:
             apart = np.maximum(self.margin - squared, 0)
         else:
             apart = np.square(np.maximum(self.margin - np.sqrt(squared), 0))
-        return float(np.where(together, squared, apart).sum(dtype=np.float64)) / 2
+        total = float(np.where(together, squared, apart).sum(dtype=np.float64)) / 2
+        self._normalized.tell(total, len(squared), loss)
 
     def backward(
         self,
         a: SyncedArray,
         b: SyncedArray,
         similar: SyncedArray,
+        loss_diff: SyncedArray,
         a_diff: SyncedArray | None,
         b_diff: SyncedArray | None,
-        scale: float,
     ) -> None:
         """da = scale (a - b) for similar pairs, the opposite direction within the margin; db = -da."""
         difference, squared, together = self._pairs(a, b, similar)
+        scale = self._normalized.scale(loss_diff)
         if self.legacy:
             push = -(self.margin > squared).astype(squared.dtype)
         else:

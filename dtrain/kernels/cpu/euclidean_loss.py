@@ -1,4 +1,4 @@
-"""Sum of squared differences: sum (a - b)^2 / 2."""
+"""Squared differences: sum (a - b)^2 / 2, divided."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ import numpy as np
 
 from dtrain.kernels.array import Shape, SyncedArray
 from dtrain.kernels.backend import Backend
+from dtrain.kernels.cpu.normalized import Normalized
+from dtrain.kernels.normalizer import Normalizer
 
 
 @final
 class EuclideanLoss:
     """Two arrays of one shape -> a number."""
 
-    def __init__(self, backend: Backend, shape: Shape) -> None:
+    def __init__(self, backend: Backend, shape: Shape, normalizer: Normalizer) -> None:
         self.implementation = "numpy"
+        self._normalized = Normalized(normalizer)
 
-    def forward(self, a: SyncedArray, b: SyncedArray) -> float:
-        """The sum, not yet divided."""
+    def forward(self, a: SyncedArray, b: SyncedArray, loss: SyncedArray) -> None:
         difference = (a.plain() - b.plain().reshape(a.shape)).reshape(-1)
-        return float(np.dot(difference, difference)) / 2
+        self._normalized.tell(float(np.dot(difference, difference)) / 2, a.size, loss)
 
     def backward(
         self,
         a: SyncedArray,
         b: SyncedArray,
+        loss_diff: SyncedArray,
         a_diff: SyncedArray | None,
         b_diff: SyncedArray | None,
-        scale: float,
     ) -> None:
         """da = scale (a - b), db = -da."""
         slope = a.plain() - b.plain().reshape(a.shape)
-        slope *= scale
+        slope *= self._normalized.scale(loss_diff)
         if a_diff is not None:
             a_diff.plain_overwrite()[...] = slope
         if b_diff is not None:

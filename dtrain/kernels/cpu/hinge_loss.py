@@ -9,15 +9,18 @@ import numpy as np
 from dtrain.kernels.array import Plain, Shape, SyncedArray
 from dtrain.kernels.backend import Backend
 from dtrain.kernels.cpu.labels import class_indices
+from dtrain.kernels.cpu.normalized import Normalized
+from dtrain.kernels.normalizer import Normalizer
 
 
 @final
 class HingeLoss:
-    """scores (N, classes...) and N labels -> the sum of the hinges, or with `squared` of their squares."""
+    """scores (N, classes...) and N labels -> the sum of the hinges, or of their squares; divided."""
 
-    def __init__(self, backend: Backend, squared: bool, shape: Shape) -> None:
+    def __init__(self, backend: Backend, squared: bool, shape: Shape, normalizer: Normalizer) -> None:
         self.squared = squared
         self.implementation = "numpy"
+        self._normalized = Normalized(normalizer)
 
     def _signs(self, x: Plain, labels: SyncedArray) -> Plain:
         """d, of x's shape (N, classes)."""
@@ -26,16 +29,18 @@ class HingeLoss:
         signs[np.arange(len(x)), index] = 1
         return signs
 
-    def forward(self, scores: SyncedArray, labels: SyncedArray) -> float:
-        """The sum, not yet divided."""
+    def forward(self, scores: SyncedArray, labels: SyncedArray, loss: SyncedArray) -> None:
         x = scores.plain().reshape(scores.shape[0], -1)
         margin = np.maximum(1 - self._signs(x, labels) * x, 0)
         if self.squared:
             np.square(margin, out=margin)
-        return float(margin.sum(dtype=np.float64))
+        self._normalized.tell(float(margin.sum(dtype=np.float64)), len(x), loss)
+
+    def check(self) -> None:
+        """Forward tells of wrong labels itself."""
 
     def backward(
-        self, scores: SyncedArray, labels: SyncedArray, scores_diff: SyncedArray, scale: float
+        self, scores: SyncedArray, labels: SyncedArray, loss_diff: SyncedArray, scores_diff: SyncedArray
     ) -> None:
         """ds = -scale d where the hinge is positive; squared, -2 scale d max(0, 1 - d s)."""
         x = scores.plain().reshape(scores.shape[0], -1)
@@ -44,4 +49,4 @@ class HingeLoss:
         margin = np.maximum(1 - signs * x, 0)
         slope = 2 * margin if self.squared else np.sign(margin)
         np.multiply(slope, signs, out=dx)
-        dx *= -scale
+        dx *= -self._normalized.scale(loss_diff)

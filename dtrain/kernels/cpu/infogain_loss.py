@@ -10,17 +10,23 @@ from dtrain.kernels.array import Plain, SyncedArray
 from dtrain.kernels.backend import Backend
 from dtrain.kernels.cpu.labels import Index, Mask, class_indices
 from dtrain.kernels.cpu.multinomial_logistic_loss import LEAST_PROBABILITY
+from dtrain.kernels.cpu.normalized import Normalized
 from dtrain.kernels.cpu.softmax import rows, softmax
+from dtrain.kernels.normalizer import Normalizer
 
 
 @final
 class InfogainLoss:
-    """scores (outer..., C, inner...) with C at `axis`, a label per (outer, inner), matrix of C x C values."""
+    """scores (outer..., C, inner...) with C at `axis`, a label per (outer, inner), matrix of C x C values.
 
-    def __init__(self, backend: Backend, axis: int, ignore_label: int | None) -> None:
+    The sum is divided.
+    """
+
+    def __init__(self, backend: Backend, axis: int, ignore_label: int | None, normalizer: Normalizer) -> None:
         self.axis = axis
         self.ignore_label = ignore_label
         self.implementation = "numpy"
+        self._normalized = Normalized(normalizer)
 
     def _labels(self, labels: SyncedArray, p: Plain) -> tuple[Index, Mask]:
         return class_indices(labels.plain().reshape(p.shape[0], p.shape[2]), p.shape[1], self.ignore_label)
@@ -32,23 +38,30 @@ class InfogainLoss:
         return np.moveaxis(matrix.plain().reshape(classes, classes)[index], -1, 1)
 
     def forward(
-        self, scores: SyncedArray, labels: SyncedArray, matrix: SyncedArray, prob: SyncedArray
-    ) -> tuple[float, int]:
-        """Fills `prob`; returns (summed loss, positions counted)."""
+        self,
+        scores: SyncedArray,
+        labels: SyncedArray,
+        matrix: SyncedArray,
+        prob: SyncedArray,
+        loss: SyncedArray,
+    ) -> None:
         p = rows(prob.plain_overwrite(), self.axis)
         softmax(rows(scores.plain(), self.axis), p)
         index, counted = self._labels(labels, p)
         logs = np.log(np.maximum(p, LEAST_PROBABILITY), dtype=np.float64)
-        loss = -(self._gains(matrix, index) * logs).sum(axis=1)
-        return float((loss * counted).sum()), int(counted.sum())
+        losses = -(self._gains(matrix, index) * logs).sum(axis=1)
+        self._normalized.tell(float((losses * counted).sum()), int(counted.sum()), loss)
+
+    def check(self) -> None:
+        """Forward tells of wrong labels itself."""
 
     def backward(
         self,
         prob: SyncedArray,
         labels: SyncedArray,
         matrix: SyncedArray,
+        loss_diff: SyncedArray,
         scores_diff: SyncedArray,
-        scale: float,
     ) -> None:
         """dx = scale (p sum_l H[label, l] - H[label]), zero where the label is ignored."""
         p = rows(prob.plain(), self.axis)
@@ -57,4 +70,4 @@ class InfogainLoss:
         gains = self._gains(matrix, index)
         np.multiply(p, gains.sum(axis=1, keepdims=True), out=dx)
         dx -= gains
-        dx *= (counted * scale)[:, None, :].astype(dx.dtype)
+        dx *= (counted * self._normalized.scale(loss_diff))[:, None, :].astype(dx.dtype)

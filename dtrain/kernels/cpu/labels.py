@@ -20,6 +20,15 @@ def integers(values: Plain) -> Index:
         return values.astype(np.int64)
 
 
+def wrong_label(sample: int, value: float, num_classes: int, ignore_label: int | None) -> DataError:
+    """The error for the label of a sample that is no class."""
+    unless = "" if ignore_label is None else f" or ignore_label ({ignore_label})"
+    return DataError(
+        f"label of sample {sample} of the batch must be in [0, {num_classes}){unless}, got {value:g}",
+        sample=sample,
+    )
+
+
 def class_indices(labels: Plain, num_classes: int, ignore_label: int | None) -> tuple[Index, Mask]:
     """Class indices of labels (samples, ...), 0 where ignored, and which of them count.
 
@@ -30,9 +39,5 @@ def class_indices(labels: Plain, num_classes: int, ignore_label: int | None) -> 
     wrong = counted & ((index < 0) | (index >= num_classes))
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0])
-        unless = "" if ignore_label is None else f" or ignore_label ({ignore_label})"
-        raise DataError(
-            f"label of sample {at[0]} of the batch must be in [0, {num_classes}){unless}, got {labels[at]:g}",
-            sample=int(at[0]),
-        )
+        raise wrong_label(int(at[0]), float(labels[at]), num_classes, ignore_label)
     return np.where(counted, index, 0), counted

@@ -9,12 +9,14 @@ import numpy as np
 from dtrain.kernels.array import Plain, Shape, SyncedArray
 from dtrain.kernels.backend import Backend
 from dtrain.kernels.cpu.labels import Index, Mask, class_indices
+from dtrain.kernels.cpu.normalized import Normalized
 from dtrain.kernels.cpu.softmax import rows, softmax
+from dtrain.kernels.normalizer import Normalizer
 
 
 @final
 class SoftmaxLoss:
-    """-log p[label], summed over the positions whose label is not `ignore_label`.
+    """-log p[label], summed over the positions whose label is not `ignore_label`, and divided.
 
     scores (outer..., C, inner...) with C at `axis`; labels, one class index per (outer, inner), stored
     as numbers of the net's type; prob of the scores' shape. Probabilities below the smallest normal
@@ -31,35 +33,40 @@ class SoftmaxLoss:
         weights: Plain | None,
         smoothing: float,
         shape: Shape,
+        normalizer: Normalizer,
     ) -> None:
         self.axis = axis
         self.ignore_label = ignore_label
         self.weights = weights
         self.smoothing = smoothing
+        self._normalized = Normalized(normalizer)
         self.implementation = "numpy"
 
     def _labels(self, labels: SyncedArray, p: Plain) -> tuple[Index, Mask]:
         return class_indices(labels.plain().reshape(p.shape[0], p.shape[2]), p.shape[1], self.ignore_label)
 
-    def forward(self, scores: SyncedArray, labels: SyncedArray, prob: SyncedArray) -> tuple[float, int]:
-        """Fills `prob`; returns (summed loss, positions counted)."""
+    def forward(self, scores: SyncedArray, labels: SyncedArray, prob: SyncedArray, loss: SyncedArray) -> None:
         p = rows(prob.plain_overwrite(), self.axis)
         softmax(rows(scores.plain(), self.axis), p)
         index, counted = self._labels(labels, p)
         tiny = np.finfo(p.dtype).tiny
         picked = np.take_along_axis(p, index[:, None, :], axis=1)[:, 0]
-        loss = -np.log(np.maximum(picked, tiny), dtype=np.float64)
+        losses = -np.log(np.maximum(picked, tiny), dtype=np.float64)
         if self.smoothing:
             spread = -np.log(np.maximum(p, tiny), dtype=np.float64).mean(axis=1)
-            loss = (1 - self.smoothing) * loss + self.smoothing * spread
+            losses = (1 - self.smoothing) * losses + self.smoothing * spread
         if self.weights is not None:
-            loss = loss * self.weights[index]
-        return float((loss * counted).sum()), int(counted.sum())
+            losses = losses * self.weights[index]
+        self._normalized.tell(float((losses * counted).sum()), int(counted.sum()), loss)
+
+    def check(self) -> None:
+        """Forward tells of wrong labels itself."""
 
     def backward(
-        self, prob: SyncedArray, labels: SyncedArray, bottom_diff: SyncedArray, scale: float
+        self, prob: SyncedArray, labels: SyncedArray, loss_diff: SyncedArray, bottom_diff: SyncedArray
     ) -> None:
         """dscores = scale * (p - target), zero where the label is ignored."""
+        scale = self._normalized.scale(loss_diff)
         p = rows(prob.plain(), self.axis)
         dx = rows(bottom_diff.plain_overwrite(), self.axis)
         index, counted = self._labels(labels, p)

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from dtrain.errors import BackendError
 from dtrain.kernels.array import Shape
+from dtrain.kernels.cuda.data_faults import DataFaults
 from dtrain.kernels.cuda.device import Buffer, Device
 from dtrain.kernels.cuda.form import TYPE_OF, Form, ValueType
 from dtrain.kernels.cuda.launch import MOST_BLOCKS, Kernels
@@ -33,6 +34,7 @@ class Card:
         """Whether operators with a fast way keep an image's channels last; a plan decides."""
         self.trace: Trace | None = None
         self.variables = Variables(device)
+        self.data_faults = DataFaults(device)
         self._kernels: dict[tuple[str, ValueType], Kernels] = {}
         self._workspace: Buffer | None = None
         self._ones: Buffer | None = None

@@ -1,14 +1,5 @@
-// Losses of pairs of values. A forward kernel writes for each block (loss, counted), which the host adds up.
-#include "kernel.cuh"
-
-static __device__ void tell(double loss, double counted, double* totals, double* room) {
-    loss = over_block<Plus>(loss, room);
-    counted = over_block<Plus>(counted, room);
-    if (threadIdx.x == 0) {
-        totals[blockIdx.x * 2ll] = loss;
-        totals[blockIdx.x * 2ll + 1] = counted;
-    }
-}
+// Losses of pairs of values.
+#include "losses.cuh"
 
 extern "C" __global__ void euclidean_forward(Index n, double* totals, const Real* a, const Real* b) {
     __shared__ double room[32];
@@ -17,11 +8,13 @@ extern "C" __global__ void euclidean_forward(Index n, double* totals, const Real
         const Real d = a[i] - b[i];
         loss += (double)d * d / 2;
     }
-    tell(loss, 0, totals, room);
+    tell(loss, 0, NOWHERE, totals, room);
 }
 
 // dx = scale (a - b)
-extern "C" __global__ void difference(Index n, const Real* a, const Real* b, Real* dx, Real scale) {
+extern "C" __global__ void difference(
+    Index n, const Real* a, const Real* b, Real* dx, const Real* loss_diff, const double* divisor) {
+    const Real scale = slope_of_sum(loss_diff, divisor);
     FOR_EACH(i, n) dx[i] = (a[i] - b[i]) * scale;
 }
 
@@ -36,11 +29,13 @@ extern "C" __global__ void cross_entropy_forward(
         loss += (v > 0 || v != v ? v : (Real)0) - v * t[i] + log1p(exp(-fabs(v)));
         counted += 1;
     }
-    tell(loss, counted, totals, room);
+    tell(loss, counted, NOWHERE, totals, room);
 }
 
 extern "C" __global__ void cross_entropy_backward(
-    Index n, const Real* x, const Real* t, Real* dx, Index ignores, long long ignored, Real scale) {
+    Index n, const Real* x, const Real* t, Real* dx, Index ignores, long long ignored,
+    const Real* loss_diff, const double* divisor) {
+    const Real scale = slope_of_sum(loss_diff, divisor);
     FOR_EACH(i, n) {
         const Real small = exp(-fabs(x[i]));
         const Real p = (x[i] >= 0 ? (Real)1 : small) / (1 + small);
@@ -48,27 +43,32 @@ extern "C" __global__ void cross_entropy_backward(
     }
 }
 
-// max(0, 1 - d s), d = 1 for the label's class and -1 for the others; n counts scores. Labels that are no class are
-// counted, once each.
+// max(0, 1 - d s), d = 1 for the label's class and -1 for the others; n counts scores.
 extern "C" __global__ void hinge_forward(
     Index n, double* totals, const Real* scores, const Real* labels, Index classes, Index squared) {
     __shared__ double room[32];
-    double loss = 0, wrong = 0;
+    double loss = 0, first = NOWHERE;
     FOR_EACH(i, n) {
         const Index c = i % classes;
         const long long label = integer(labels[i / classes]);
-        if (c == 0 && (label < 0 || label >= classes)) wrong += 1;
+        if (label < 0 || label >= classes) {
+            first = Smaller::join(first, (double)(i / classes));
+            continue;
+        }
         const Real margin = 1 - (c == label ? scores[i] : -scores[i]);
         const Real v = margin > 0 || margin != margin ? margin : (Real)0;
         loss += squared ? v * v : v;
     }
-    tell(loss, wrong, totals, room);
+    tell(loss, 0, first, totals, room);
 }
 
 extern "C" __global__ void hinge_backward(
-    Index n, const Real* scores, const Real* labels, Real* dx, Index classes, Index squared, Real scale) {
+    Index n, const Real* scores, const Real* labels, Real* dx, Index classes, Index squared,
+    const Real* loss_diff, const double* divisor) {
+    const Real scale = slope_of_sum(loss_diff, divisor);
     FOR_EACH(i, n) {
-        const Real d = i % classes == integer(labels[i / classes]) ? (Real)1 : (Real)-1;
+        const long long label = integer(labels[i / classes]);
+        const Real d = label < 0 || label >= classes ? (Real)0 : i % classes == label ? (Real)1 : (Real)-1;
         const Real margin = 1 - d * scores[i];
         const Real slope = margin > 0 ? (squared ? 2 * margin : (Real)1) : (margin != margin ? margin : (Real)0);
         dx[i] = -scale * (slope * d);
@@ -79,22 +79,24 @@ extern "C" __global__ void hinge_backward(
 extern "C" __global__ void logistic_forward(
     Index n, double* totals, const Real* prob, const Real* labels, Index classes, double least) {
     __shared__ double room[32];
-    double loss = 0, wrong = 0;
+    double loss = 0, first = NOWHERE;
     FOR_EACH(i, n) {
         const long long label = integer(labels[i]);
         if (label < 0 || label >= classes) {
-            wrong += 1;
+            first = Smaller::join(first, (double)i);
             continue;
         }
         const double p = prob[i * classes + (Index)label];
         loss -= log(p < least ? least : p);
     }
-    tell(loss, wrong, totals, room);
+    tell(loss, 0, first, totals, room);
 }
 
 // n counts probabilities.
 extern "C" __global__ void logistic_backward(
-    Index n, const Real* prob, const Real* labels, Real* dp, Index classes, Real least, Real scale) {
+    Index n, const Real* prob, const Real* labels, Real* dp, Index classes, Real least,
+    const Real* loss_diff, const double* divisor) {
+    const Real scale = slope_of_sum(loss_diff, divisor);
     FOR_EACH(i, n) {
         const bool own = i % classes == integer(labels[i / classes]);
         dp[i] = own ? -scale / (prob[i] < least ? least : prob[i]) : (Real)0;
@@ -127,13 +129,14 @@ extern "C" __global__ void contrastive_forward(
         }
         loss += (double)v / 2;
     }
-    tell(loss, 0, totals, room);
+    tell(loss, 0, NOWHERE, totals, room);
 }
 
 // da = scale (a - b) for similar pairs, the opposite direction within the margin; n counts values.
 extern "C" __global__ void contrastive_backward(
     Index n, const Real* a, const Real* b, const Real* squared, const Real* similar, Real* da, Index channels,
-    Real margin, Index legacy, Real epsilon, Real scale) {
+    Real margin, Index legacy, Real epsilon, const Real* loss_diff, const double* divisor) {
+    const Real scale = slope_of_sum(loss_diff, divisor);
     FOR_EACH(i, n) {
         const Index pair = i / channels;
         Real factor = 1;
@@ -161,12 +164,13 @@ extern "C" __global__ void smooth_l1_forward(
         if (outside) v *= outside[i];
         loss += v;
     }
-    tell(loss, 0, totals, room);
+    tell(loss, 0, NOWHERE, totals, room);
 }
 
 extern "C" __global__ void smooth_l1_backward(
     Index n, const Real* a, const Real* b, const Real* inside, const Real* outside, Real* da, Real sigma2,
-    Real scale) {
+    const Real* loss_diff, const double* divisor) {
+    const Real scale = slope_of_sum(loss_diff, divisor);
     FOR_EACH(i, n) {
         Real d = a[i] - b[i];
         if (inside) d *= inside[i];

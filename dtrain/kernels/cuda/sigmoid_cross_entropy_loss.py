@@ -10,6 +10,7 @@ from dtrain.kernels.array import Shape, SyncedArray
 from dtrain.kernels.cuda.array import read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.totals import Totals
+from dtrain.kernels.normalizer import Normalizer
 
 
 @final
@@ -19,21 +20,22 @@ class SigmoidCrossEntropyLoss:
     A target counts as ignored if cut to an integer it is `ignore_label`, as in Caffe.
     """
 
-    def __init__(self, backend: CudaBackend, ignore_label: int | None, shape: Shape) -> None:
+    def __init__(
+        self, backend: CudaBackend, ignore_label: int | None, shape: Shape, normalizer: Normalizer
+    ) -> None:
         self._kernels = backend.kernels("losses.cu")
-        self._totals = Totals(backend, "losses.cu", 2)
+        self._totals = Totals(backend, "losses.cu", normalizer)
         self._ignoring = int(ignore_label is not None), np.int64(ignore_label or 0)
         self.implementation = "cuda"
 
-    def forward(self, scores: SyncedArray, targets: SyncedArray) -> tuple[float, int]:
-        """(summed loss, targets counted)."""
+    def forward(self, scores: SyncedArray, targets: SyncedArray, loss: SyncedArray) -> None:
         sides = read(scores), read(targets)
-        loss, counted = self._totals.run("cross_entropy_forward", scores.size, *sides, *self._ignoring)
-        return loss, int(counted)
+        self._totals.run("cross_entropy_forward", scores.size, loss, *sides, *self._ignoring)
 
     def backward(
-        self, scores: SyncedArray, targets: SyncedArray, scores_diff: SyncedArray, scale: float
+        self, scores: SyncedArray, targets: SyncedArray, loss_diff: SyncedArray, scores_diff: SyncedArray
     ) -> None:
         """dx = scale (p - t), zero where the target is ignored."""
         sides = read(scores), read(targets), write(scores_diff)
-        self._kernels.each("cross_entropy_backward", scores.size, *sides, *self._ignoring, float(scale))
+        slope = self._totals.slope(loss_diff)
+        self._kernels.each("cross_entropy_backward", scores.size, *sides, *self._ignoring, *slope)

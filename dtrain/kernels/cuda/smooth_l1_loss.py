@@ -8,28 +8,33 @@ from dtrain.kernels.array import Shape, SyncedArray
 from dtrain.kernels.cuda.array import maybe, read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.totals import Totals
+from dtrain.kernels.normalizer import Normalizer
 
 
 @final
 class SmoothL1Loss:
-    """Sum of outside f(inside (a - b)), f(d) = (sigma d)^2 / 2 near zero and |d| - 1 / (2 sigma^2) beyond.
+    """Sum of outside f(inside (a - b)), divided; f(d) = (sigma d)^2 / 2, or beyond |d| - 1 / (2 sigma^2).
 
-    Near is |d| < 1 / sigma^2. The weights have as many values as a and b, or are None for ones.
+    Beyond is |d| >= 1 / sigma^2. The weights have as many values as a and b, or are None for ones.
     Source: the SmoothL1LossLayer of Fast R-CNN.
     """
 
-    def __init__(self, backend: CudaBackend, sigma: float, shape: Shape) -> None:
+    def __init__(self, backend: CudaBackend, sigma: float, shape: Shape, normalizer: Normalizer) -> None:
         self._kernels = backend.kernels("losses.cu")
-        self._totals = Totals(backend, "losses.cu", 2)
+        self._totals = Totals(backend, "losses.cu", normalizer)
         self.sigma2 = float(sigma) * float(sigma)
         self.implementation = "cuda"
 
     def forward(
-        self, a: SyncedArray, b: SyncedArray, inside: SyncedArray | None, outside: SyncedArray | None
-    ) -> float:
-        """The sum, not yet divided."""
+        self,
+        a: SyncedArray,
+        b: SyncedArray,
+        inside: SyncedArray | None,
+        outside: SyncedArray | None,
+        loss: SyncedArray,
+    ) -> None:
         sides = read(a), read(b), maybe(read, inside), maybe(read, outside)
-        return self._totals.run("smooth_l1_forward", a.size, *sides, self.sigma2)[0]
+        self._totals.run("smooth_l1_forward", a.size, loss, *sides, self.sigma2)
 
     def backward(
         self,
@@ -37,13 +42,14 @@ class SmoothL1Loss:
         b: SyncedArray,
         inside: SyncedArray | None,
         outside: SyncedArray | None,
+        loss_diff: SyncedArray,
         a_diff: SyncedArray | None,
         b_diff: SyncedArray | None,
-        scale: float,
     ) -> None:
         """da = scale outside inside f'(inside (a - b)), db = -da."""
         weights = maybe(read, inside), maybe(read, outside)
         for own, other, diff in ((a, b, a_diff), (b, a, b_diff)):
             if diff is not None:
                 sides = read(own), read(other), *weights, write(diff)
-                self._kernels.each("smooth_l1_backward", a.size, *sides, self.sigma2, float(scale))
+                slope = self._totals.slope(loss_diff)
+                self._kernels.each("smooth_l1_backward", a.size, *sides, self.sigma2, *slope)

@@ -1,6 +1,6 @@
 // Softmax over one axis, and losses of a softmax. Scores are (outer, channels, inner), a position is one
-// (outer, inner). A loss kernel writes for each block a row of totals, which the host adds up: the order is fixed.
-#include "kernel.cuh"
+// (outer, inner).
+#include "losses.cuh"
 
 // inner is 1: a block for each row. y may be x.
 extern "C" __global__ void softmax_rows(Index rows, Index width, const Real* x, Real* y) {
@@ -62,18 +62,6 @@ extern "C" __global__ void softmax_backward_positions(
     }
 }
 
-// What a block's threads have counted: the first thread writes totals[block] = (loss, counted, wrong).
-static __device__ void tell(double loss, double counted, double wrong, double* totals, double* room) {
-    loss = over_block<Plus>(loss, room);
-    counted = over_block<Plus>(counted, room);
-    wrong = over_block<Plus>(wrong, room);
-    if (threadIdx.x == 0) {
-        totals[blockIdx.x * 3ll] = loss;
-        totals[blockIdx.x * 3ll + 1] = counted;
-        totals[blockIdx.x * 3ll + 2] = wrong;
-    }
-}
-
 // A position's label: -1 where it does not count, -2 where it is no class.
 static __device__ long long class_of(Real label, Index channels, Index ignores, long long ignored) {
     const long long index = integer(label);
@@ -87,10 +75,10 @@ extern "C" __global__ void softmax_loss_forward(
     Index n, double* totals, const Real* prob, const Real* labels, const Real* weights, Index channels, Index inner,
     Index ignores, long long ignored, double smoothing) {
     __shared__ double room[32];
-    double loss = 0, counted = 0, wrong = 0;
+    double loss = 0, counted = 0, first = NOWHERE;
     FOR_EACH(i, n) {
         const long long label = class_of(labels[i], channels, ignores, ignored);
-        if (label == -2) wrong += 1;
+        if (label == -2) first = Smaller::join(first, (double)i);
         if (label < 0) continue;
         const Real* p = prob + i / inner * channels * inner + i % inner;
         const double least = Limits<Real>::tiny();
@@ -103,13 +91,14 @@ extern "C" __global__ void softmax_loss_forward(
         loss += weights ? own * weights[(Index)label] : own;
         counted += 1;
     }
-    tell(loss, counted, wrong, totals, room);
+    tell(loss, counted, first, totals, room);
 }
 
 // dx = scale (p - target); n counts elements.
 extern "C" __global__ void softmax_loss_backward(
     Index n, const Real* prob, const Real* labels, const Real* weights, Real* dx, Index channels, Index inner,
-    Index ignores, long long ignored, Real smoothing, Real scale) {
+    Index ignores, long long ignored, Real smoothing, const Real* loss_diff, const double* divisor) {
+    const Real scale = slope_of_sum(loss_diff, divisor);
     FOR_EACH(i, n) {
         const Index c = i / inner % channels;
         const long long label = class_of(labels[i / inner / channels * inner + i % inner], channels, ignores, ignored);
@@ -127,23 +116,24 @@ extern "C" __global__ void infogain_loss_forward(
     Index n, double* totals, const Real* prob, const Real* labels, const Real* matrix, Index channels, Index inner,
     Index ignores, long long ignored, double least) {
     __shared__ double room[32];
-    double loss = 0, counted = 0, wrong = 0;
+    double loss = 0, counted = 0, first = NOWHERE;
     FOR_EACH(i, n) {
         const long long label = class_of(labels[i], channels, ignores, ignored);
-        if (label == -2) wrong += 1;
+        if (label == -2) first = Smaller::join(first, (double)i);
         if (label < 0) continue;
         const Real* p = prob + i / inner * channels * inner + i % inner;
         for (Index c = 0; c < channels; c++)
             loss += matrix[(Index)label * channels + c] * surprise(p[c * inner], least);
         counted += 1;
     }
-    tell(loss, counted, wrong, totals, room);
+    tell(loss, counted, first, totals, room);
 }
 
 // dx = scale (p sum_l matrix[label][l] - matrix[label]); n counts positions.
 extern "C" __global__ void infogain_loss_backward(
     Index n, const Real* prob, const Real* labels, const Real* matrix, Real* dx, Index channels, Index inner,
-    Index ignores, long long ignored, Real scale) {
+    Index ignores, long long ignored, const Real* loss_diff, const double* divisor) {
+    const Real scale = slope_of_sum(loss_diff, divisor);
     FOR_EACH(i, n) {
         const Index start = i / inner * channels * inner + i % inner;
         const long long label = class_of(labels[i], channels, ignores, ignored);
@@ -162,21 +152,22 @@ extern "C" __global__ void focal_loss_forward(
     Index n, double* totals, const Real* prob, const Real* labels, Index channels, Index inner, Index ignores,
     long long ignored, double alpha, double gamma) {
     __shared__ double room[32];
-    double loss = 0, counted = 0, wrong = 0;
+    double loss = 0, counted = 0, first = NOWHERE;
     FOR_EACH(i, n) {
         const long long label = class_of(labels[i], channels, ignores, ignored);
-        if (label == -2) wrong += 1;
+        if (label == -2) first = Smaller::join(first, (double)i);
         if (label < 0) continue;
         const Real p = prob[(i / inner * channels + (Index)label) * inner + i % inner];
         loss += alpha * pow(1 - (double)p, gamma) * surprise(p, Limits<Real>::tiny());
         counted += 1;
     }
-    tell(loss, counted, wrong, totals, room);
+    tell(loss, counted, first, totals, room);
 }
 
 extern "C" __global__ void focal_loss_backward(
     Index n, const Real* prob, const Real* labels, Real* dx, Index channels, Index inner, Index ignores,
-    long long ignored, double alpha, double gamma, Real scale) {
+    long long ignored, double alpha, double gamma, const Real* loss_diff, const double* divisor) {
+    const Real scale = slope_of_sum(loss_diff, divisor);
     FOR_EACH(i, n) {
         const Index start = i / inner * channels * inner + i % inner;
         const long long label = class_of(labels[i], channels, ignores, ignored);
@@ -194,16 +185,16 @@ extern "C" __global__ void focal_loss_backward(
     }
 }
 
-// Right where fewer than top_k other classes score as high or higher. (right, counted, wrong); of_class and
+// Right where fewer than top_k other classes score as high or higher. (right, counted, first wrong place); of_class and
 // right_of_class count per class, if given: whole numbers, whose sum does not depend on an order.
 extern "C" __global__ void accuracy_forward(
     Index n, double* totals, const Real* scores, const Real* labels, int* of_class, int* right_of_class,
     Index channels, Index inner, Index ignores, long long ignored, Index top_k) {
     __shared__ double room[32];
-    double right = 0, counted = 0, wrong = 0;
+    double right = 0, counted = 0, first = NOWHERE;
     FOR_EACH(i, n) {
         const long long label = class_of(labels[i], channels, ignores, ignored);
-        if (label == -2) wrong += 1;
+        if (label == -2) first = Smaller::join(first, (double)i);
         if (label < 0) continue;
         const Real* x = scores + i / inner * channels * inner + i % inner;
         const Real own = x[(Index)label * inner];
@@ -217,7 +208,7 @@ extern "C" __global__ void accuracy_forward(
             if (is_right) atomicAdd(right_of_class + label, 1);
         }
     }
-    tell(right, counted, wrong, totals, room);
+    tell(right, counted, first, totals, room);
 }
 
 extern "C" __global__ void shares(Index n, const int* of_class, const int* right_of_class, Real* share) {

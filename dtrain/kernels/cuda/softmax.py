@@ -7,7 +7,7 @@ from typing import final
 from dtrain.kernels.array import SyncedArray
 from dtrain.kernels.cuda.array import read, write
 from dtrain.kernels.cuda.backend import CudaBackend
-from dtrain.kernels.cuda.positions import Positions
+from dtrain.kernels.cuda.positions import Scores
 
 
 @final
@@ -15,16 +15,16 @@ class Softmax:
     """bottom -> top of the same shape; both may be one array."""
 
     def __init__(self, backend: CudaBackend, axis: int, bottom: SyncedArray, top: SyncedArray) -> None:
-        self._positions = Positions(backend, axis, None)
+        self._scores = Scores(backend, axis)
         self.implementation = "cuda"
 
     def forward(self, bottom: SyncedArray, top: SyncedArray) -> None:
-        self._positions.softmax(bottom, top)
+        self._scores.softmax(bottom, top)
 
     def backward(self, top_diff: SyncedArray, top: SyncedArray, bottom_diff: SyncedArray) -> None:
         """dx = (dy - sum(dy * y)) * y."""
-        count, channels, inner = self._positions.sizes(top.shape)
-        kernels, sides = self._positions.kernels, (read(top_diff), read(top), write(bottom_diff))
+        count, channels, inner = self._scores.sizes(top.shape)
+        kernels, sides = self._scores.kernels, (read(top_diff), read(top), write(bottom_diff))
         if inner == 1:
             kernels.rows("softmax_backward_rows", count, channels, *sides)
         else:

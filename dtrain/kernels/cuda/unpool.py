@@ -10,7 +10,7 @@ from dtrain.errors import DataError
 from dtrain.kernels.array import SyncedArray
 from dtrain.kernels.cuda.array import read, write
 from dtrain.kernels.cuda.backend import CudaBackend
-from dtrain.kernels.cuda.totals import Totals
+from dtrain.kernels.cuda.launch import THREADS, blocks
 
 
 @final
@@ -26,7 +26,7 @@ class Unpool:
     ) -> None:
         self._backend = backend
         self._kernels = backend.kernels("copies.cu")
-        self._totals = Totals(backend, "copies.cu", 1)
+        self._outside = backend.empty(blocks(bottom.size), np.float64)  # how many, by block
         self._plane = (top.shape[2], top.shape[3])
         self._places = top.shape[2] * top.shape[3]
         self._own = bottom.shape[2] * bottom.shape[3]
@@ -35,7 +35,10 @@ class Unpool:
 
     def _check(self, mask: SyncedArray) -> None:
         """DataError for an index outside the top's plane."""
-        if self._totals.run("count_outside", mask.size, read(mask), self._places)[0]:
+        count = self._outside.size
+        args = mask.size, self._outside, read(mask), self._places
+        self._kernels.launch("count_outside", (count,), (THREADS,), *args)
+        if self._backend.fetch(self._outside).any():
             index = mask.plain().astype(np.intp)
             got = int(index[(index < 0) | (index >= self._places)][0])
             raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dtrain.kernels.array import SyncedArray
+from dtrain.kernels.normalizer import Normalizer
 from tests.kernels.cuda.bench import Bench, Run
 from tests.kernels.cuda.pooling_operators import ROWS, row
 
@@ -42,12 +43,14 @@ def labelled(op: str, shape: tuple[int, ...], axis: int, ignore: int | None, *ex
         x, prob, dx = b.data(*shape), b.room(*shape), b.room(*shape)
         labels = b.integers(channels, *shape[:axis], *shape[axis + 1 :])
         matrix = (b.positive(channels, channels),) if op == "InfogainLoss" else ()
-        operator = getattr(b.ops, op)(*extra)
-        loss, counted = operator.forward(x, labels, *matrix, prob)
-        b.told("loss", loss)
-        b.told("counted", counted)
-        b.told("prob", prob)
-        operator.backward(prob, labels, *matrix, dx, 0.7)
+        loss, weight = b.room(), b.holding(0.7)
+        for normalizer in (Normalizer(), Normalizer(3.5)):
+            operator = getattr(b.ops, op)(*extra, normalizer)
+            operator.forward(x, labels, *matrix, prob, loss)
+            b.told(f"loss by {normalizer.constant}", loss)
+            b.told("prob", prob)
+            operator.backward(prob, labels, *matrix, weight, dx)
+            b.told(f"dx by {normalizer.constant}", dx)
         b.told("dx", dx)
 
     return run
@@ -75,7 +78,11 @@ def accuracy(shape: tuple[int, ...], top_k: int, ignore: int | None, per_class: 
         x.plain_mutable()[0, 1] = np.nan
         labels = b.integers(shape[1], shape[0], *shape[2:])
         shares = b.room(shape[1]) if per_class else None
-        right, counted = b.ops.Accuracy(1, top_k, ignore).forward(x, labels, shares)
+        share = b.room()
+        operator = b.ops.Accuracy(1, top_k, ignore)
+        operator.forward(x, labels, share, shares)
+        right, counted = operator.counts()
+        b.told("share", share)
         b.told("right", right)
         b.told("counted", counted)
         if shares is not None:
@@ -88,8 +95,10 @@ row("Accuracy", accuracy((301, 10), 1, None, True))
 row("Accuracy of the top 3 that ignores", accuracy((7, 10, 3), 3, 2, True))
 row("Accuracy without classes", accuracy((7, 5), 1, None, False))
 
+BY_7 = Normalizer(7.0)
 
-def pair_loss(op: str, args: tuple[object, ...], third: str) -> Run:
+
+def pair_loss(op: str, args: tuple[object, ...], third: str, normalizer: Normalizer = BY_7) -> Run:
     def run(b: Bench) -> None:
         shape = (7, 5, 3)
         x = b.positive(*shape) if third == "probabilities" else b.data(*shape)
@@ -106,15 +115,15 @@ def pair_loss(op: str, args: tuple[object, ...], third: str) -> Run:
             given = [x, b.data(*shape), None, None]
         else:
             given = [x, b.data(*shape)]
-        operator = getattr(b.ops, op)(*args, shape)
-        told = operator.forward(*given)
-        for i, value in enumerate(told if isinstance(told, tuple) else (told,)):
-            b.told(f"told {i}", value)
+        loss, weight = b.room(), b.holding(0.7)
+        operator = getattr(b.ops, op)(*args, shape, normalizer)
+        operator.forward(*given, loss)
+        b.told("loss", loss)
         dx, other = b.room(*shape), b.room(*shape)
         if third in ("labels", "probabilities", "targets"):
-            operator.backward(*given, dx, 0.7)
+            operator.backward(*given, weight, dx)
         else:
-            operator.backward(*given, dx, other, 0.7)
+            operator.backward(*given, weight, dx, other)
             b.told("db", other)
         b.told("dx", dx)
 
@@ -127,6 +136,10 @@ row("HingeLoss squared", pair_loss("HingeLoss", (True,), "labels"))
 row("MultinomialLogisticLoss", pair_loss("MultinomialLogisticLoss", (), "probabilities"))
 row("SigmoidCrossEntropyLoss", pair_loss("SigmoidCrossEntropyLoss", (None,), "targets"))
 row("SigmoidCrossEntropyLoss that ignores", pair_loss("SigmoidCrossEntropyLoss", (1,), "targets"))
+row(
+    "SigmoidCrossEntropyLoss by the number counted",
+    pair_loss("SigmoidCrossEntropyLoss", (1,), "targets", Normalizer()),
+)
 row("ContrastiveLoss", pair_loss("ContrastiveLoss", (6.0, False), "flags"))
 row("ContrastiveLoss legacy", pair_loss("ContrastiveLoss", (36.0, True), "flags"))
 row("SmoothL1Loss", pair_loss("SmoothL1Loss", (1.2,), "no weights"))

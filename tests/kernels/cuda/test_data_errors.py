@@ -11,42 +11,48 @@ from dtrain.errors import DataError
 from dtrain.kernels.backend import Backend
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cuda.backend import CudaBackend
+from dtrain.kernels.normalizer import Normalizer
 from tests.kernels.cuda.bench import Bench
 from tests.kernels.cuda.cpu_device import CpuDevice
 
 
 def softmax_loss(b: Bench) -> None:
-    b.ops.SoftmaxLoss(1, None, None, 0.0, (3, 5, 2)).forward(
-        b.data(3, 5, 2), b.holding([[0, 1], [2, 3], [4, 5]]), b.room(3, 5, 2)
-    )
+    op = b.ops.SoftmaxLoss(1, None, None, 0.0, (3, 5, 2), Normalizer())
+    op.forward(b.data(3, 5, 2), b.holding([[0, 1], [2, 3], [4, 5]]), b.room(3, 5, 2), b.room())
 
 
 def softmax_loss_that_ignores(b: Bench) -> None:
-    b.ops.SoftmaxLoss(1, 255, None, 0.0, (3, 5)).forward(b.data(3, 5), b.holding([255, -1, 4]), b.room(3, 5))
+    op = b.ops.SoftmaxLoss(1, 255, None, 0.0, (3, 5), Normalizer())
+    op.forward(b.data(3, 5), b.holding([255, -1, 4]), b.room(3, 5), b.room())
 
 
 def label_that_is_no_number(b: Bench) -> None:
-    b.ops.SoftmaxLoss(1, None, None, 0.0, (2, 5)).forward(b.data(2, 5), b.holding([1, np.nan]), b.room(2, 5))
+    op = b.ops.SoftmaxLoss(1, None, None, 0.0, (2, 5), Normalizer())
+    op.forward(b.data(2, 5), b.holding([1, np.nan]), b.room(2, 5), b.room())
 
 
 def infogain_loss(b: Bench) -> None:
-    b.ops.InfogainLoss(1, None).forward(b.data(2, 3), b.holding([1, 3]), b.positive(3, 3), b.room(2, 3))
+    op = b.ops.InfogainLoss(1, None, Normalizer())
+    op.forward(b.data(2, 3), b.holding([1, 3]), b.positive(3, 3), b.room(2, 3), b.room())
 
 
 def focal_loss(b: Bench) -> None:
-    b.ops.FocalLoss(1, 0.25, 2.0, None).forward(b.data(2, 3), b.holding([-1, 2]), b.room(2, 3))
+    op = b.ops.FocalLoss(1, 0.25, 2.0, None, Normalizer())
+    op.forward(b.data(2, 3), b.holding([-1, 2]), b.room(2, 3), b.room())
 
 
 def accuracy(b: Bench) -> None:
-    b.ops.Accuracy(1, 1, 7).forward(b.data(3, 5), b.holding([7, 1, 6]), None)
+    b.ops.Accuracy(1, 1, 7).forward(b.data(3, 5), b.holding([7, 1, 6]), b.room(), None)
 
 
 def hinge_loss(b: Bench) -> None:
-    b.ops.HingeLoss(False, (3, 5)).forward(b.data(3, 5), b.holding([0, 5, 1]))
+    op = b.ops.HingeLoss(False, (3, 5), Normalizer(3.0))
+    op.forward(b.data(3, 5), b.holding([0, 5, 1]), b.room())
 
 
 def multinomial_logistic_loss(b: Bench) -> None:
-    b.ops.MultinomialLogisticLoss((3, 5)).forward(b.positive(3, 5), b.holding([0, 1, -2]))
+    op = b.ops.MultinomialLogisticLoss((3, 5), Normalizer(3.0))
+    op.forward(b.positive(3, 5), b.holding([0, 1, -2]), b.room())
 
 
 def embed(b: Bench) -> None:

@@ -22,6 +22,7 @@ NOT_OPERATORS = (
     "boxes",
     "in_place",
     "labels",
+    "normalized",
     "recurrence",
     "regions",
     "storage",

@@ -13,6 +13,8 @@ from dtrain.kernels.cpu import threads
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cpu.jit.compiler import parallel
 from dtrain.kernels.cpu.labels import class_indices
+from dtrain.kernels.cpu.normalized import Normalized
+from dtrain.kernels.normalizer import Normalizer
 
 TINY = np.float64(np.finfo(np.float32).tiny)
 NO_LABEL = -(1 << 62)  # stands for no ignore_label: beyond what a prototxt can name
@@ -72,18 +74,19 @@ class SoftmaxLoss:
         weights: Plain | None,
         smoothing: float,
         shape: Shape,
+        normalizer: Normalizer,
     ) -> None:
         if axis != len(shape) - 1 or weights is not None or smoothing or backend.dtype != np.float32:
             raise Unsupported("a softmax loss with inner axes, weights or smoothing, or not in float32")
         threads.lead_numba()
         self.ignore_label = ignore_label
         self.implementation = "numba"
+        self._normalized = Normalized(normalizer)
         self._classes = shape[-1]
         self._ignored = NO_LABEL if ignore_label is None else ignore_label
         self._losses = np.empty(int(np.prod(shape[:-1])), np.float64)
 
-    def forward(self, scores: SyncedArray, labels: SyncedArray, prob: SyncedArray) -> tuple[float, int]:
-        """Fills `prob`; returns (summed loss, positions counted)."""
+    def forward(self, scores: SyncedArray, labels: SyncedArray, prob: SyncedArray, loss: SyncedArray) -> None:
         x = scores.plain().reshape(-1, self._classes)
         named = labels.plain().reshape(-1)
         p = prob.plain_overwrite().reshape(-1, self._classes)
@@ -92,12 +95,16 @@ class SoftmaxLoss:
         counted = named.size
         if self.ignore_label is not None:
             counted -= int((named.astype(np.int64) == self.ignore_label).sum())
-        return float(self._losses.sum()), counted
+        self._normalized.tell(float(self._losses.sum()), counted, loss)
+
+    def check(self) -> None:
+        """Forward tells of wrong labels itself."""
 
     def backward(
-        self, prob: SyncedArray, labels: SyncedArray, bottom_diff: SyncedArray, scale: float
+        self, prob: SyncedArray, labels: SyncedArray, loss_diff: SyncedArray, bottom_diff: SyncedArray
     ) -> None:
         """dscores = scale * (p - target), zero where the label is ignored; forward has checked the labels."""
         p = prob.plain().reshape(-1, self._classes)
         dx = bottom_diff.plain_overwrite().reshape(-1, self._classes)
-        _backward(p, labels.plain().reshape(-1), dx, np.float32(scale), self._ignored)
+        scale = np.float32(self._normalized.scale(loss_diff))
+        _backward(p, labels.plain().reshape(-1), dx, scale, self._ignored)
