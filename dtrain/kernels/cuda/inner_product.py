@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import maybe, read, update, write
+from dtrain.kernels.cuda.array import maybe, own, read, update, write
 from dtrain.kernels.cuda.backend import CudaBackend
+from dtrain.kernels.cuda.channels import ChannelSums
 from dtrain.kernels.cuda.device import Product
+from dtrain.kernels.cuda.form import Form
 
 
 @final
@@ -28,22 +31,38 @@ class InnerProduct:
         relu: bool = False,
     ) -> None:
         self._backend = backend
-        self._kernels = backend.kernels("channels.cu")
         self.transpose = transpose
         self.relu = relu
         self._m, self._k = bottom.shape
         self._n = top.shape[1]
+        given = own(bottom).form
+        # Rows of inputs are in Caffe's order, as the weights' are.
+        self._form = Form(given.type if given.type.is_16_bit else backend.values)
+        self._bottom_form = Form(given.type)
+        own(top).offer(self._form)
+        self._sums = ChannelSums(backend, self._m, self._n, 1, self._form)
         self.implementation = "cuda gemm"
 
     def forward(
         self, bottom: SyncedArray, weights: SyncedArray, bias: SyncedArray | None, top: SyncedArray
     ) -> None:
-        product = Product(self._m, self._n, self._k, transpose_b=not self.transpose)
-        self._backend.gemm(product, read(bottom), read(weights), write(top))
-        if bias is not None or self.relu:
-            self._kernels.each(
-                "add_bias", top.size, update(top), maybe(read, bias), self._n, 1, int(self.relu)
-            )
+        x, w, y = read(bottom, form=self._form), read(weights, form=self._form), write(top, form=self._form)
+        product = self._product(self._m, self._n, self._k, self._form, transpose_b=not self.transpose)
+        self._backend.gemm(replace(product, relu=self.relu), x, w, y, maybe(read, bias, self._form))
+
+    def _product(
+        self,
+        m: int,
+        n: int,
+        k: int,
+        output: Form,
+        *,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        beta: float = 0.0,
+    ) -> Product:
+        inputs = self._form.type
+        return Product(m, n, k, transpose_a, transpose_b, beta=beta, inputs=inputs, output=output.type)
 
     def backward(
         self,
@@ -56,14 +75,17 @@ class InnerProduct:
     ) -> None:
         """Overwrites `bottom_diff`, adds to the others; None is not computed."""
         m, n, k = self._m, self._n, self._k
+        dy, x, w = (read(array, form=self._form) for array in (top_diff, bottom, weights))
         if weights_diff is not None:
-            if self.transpose:
-                product, sides = Product(k, n, m, transpose_a=True, beta=1.0), (bottom, top_diff)
-            else:
-                product, sides = Product(n, k, m, transpose_a=True, beta=1.0), (top_diff, bottom)
-            self._backend.gemm(product, read(sides[0]), read(sides[1]), update(weights_diff))
+            rows, columns, a, b = (k, n, x, dy) if self.transpose else (n, k, dy, x)
+            # What is clear need neither be zeroed nor read.
+            dw, beta = (write(weights_diff), 0.0) if weights_diff.is_clear else (update(weights_diff), 1.0)
+            product = self._product(
+                rows, columns, m, Form(self._backend.card.real), transpose_a=True, beta=beta
+            )
+            self._backend.gemm(product, a, b, dw)
         if bias_diff is not None:
-            self._backend.sum_columns(m, n, read(top_diff), update(bias_diff))
+            self._sums.run("channel_sum", update(bias_diff), 1.0, dy)
         if bottom_diff is not None:
-            product = Product(m, k, n, transpose_b=self.transpose)
-            self._backend.gemm(product, read(top_diff), read(weights), write(bottom_diff))
+            product = self._product(m, k, n, self._bottom_form, transpose_b=self.transpose)
+            self._backend.gemm(product, dy, w, write(bottom_diff, form=self._bottom_form))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import read, update, write
+from dtrain.kernels.cuda.array import follow, read, update, write
 from dtrain.kernels.cuda.backend import CudaBackend
-from dtrain.kernels.cuda.channels import ChannelSums, images_channels_inner
+from dtrain.kernels.cuda.channels import ChannelSums, seen_by
 from dtrain.kernels.cuda.in_place import Kept
 
 
@@ -18,19 +18,18 @@ class PReLU:
     def __init__(
         self, backend: CudaBackend, bottom: SyncedArray, slope: SyncedArray, top: SyncedArray
     ) -> None:
-        self._backend = backend
-        self._kernels = backend.kernels("channels.cu")
-        images, self._channels, self._inner = images_channels_inner(bottom.shape)
-        self._shared = int(slope.size != self._channels)
-        self._sums = ChannelSums(backend, images, self._channels, self._inner)
-        self._of_channels = backend.empty(self._channels)
-        self._bottom = Kept(backend)
+        self._form = follow(bottom, top)
+        self._kernels = backend.kernels("channels.cu", self._form.type)
+        axis = 0 if slope.size == 1 else 1
+        images, self._channels, self._inner = seen_by(bottom.shape, axis, slope.size, self._form)
+        self._sums = ChannelSums(backend, images, self._channels, self._inner, self._form)
+        self._bottom = Kept(backend, self._form)
         self.implementation = "cuda"
 
     def forward(self, bottom: SyncedArray, slope: SyncedArray, top: SyncedArray) -> None:
         self._bottom.keep(bottom, top)
-        sides = read(bottom), write(top), read(slope)
-        self._kernels.each("prelu_forward", bottom.size, *sides, self._channels, self._inner, self._shared)
+        sides = read(bottom, form=self._form), write(top, form=self._form), read(slope)
+        self._kernels.packed("prelu_forward", bottom.size, *sides, self._channels, self._inner)
 
     def backward(
         self,
@@ -41,14 +40,9 @@ class PReLU:
         slope_diff: SyncedArray | None,
     ) -> None:
         """Overwrites `bottom_diff`, adds to `slope_diff`; None is not computed."""
-        x = self._bottom.values(bottom)
+        x, dy = self._bottom.values(bottom), read(top_diff, form=self._form)
         if slope_diff is not None:
-            total = self._of_channels if self._shared else update(slope_diff)
-            self._sums.run("channel_dot_negative", total, 1.0, read(top_diff), x)
-            if self._shared:
-                self._backend.sum_columns(self._channels, 1, self._of_channels, update(slope_diff))
+            self._sums.run("channel_dot_negative", update(slope_diff), 1.0, dy, x)
         if bottom_diff is not None:
-            sides = read(top_diff), x, write(bottom_diff), read(slope)
-            self._kernels.each(
-                "prelu_backward", top_diff.size, *sides, self._channels, self._inner, self._shared
-            )
+            sides = dy, x, write(bottom_diff, form=self._form), read(slope)
+            self._kernels.packed("prelu_backward", top_diff.size, *sides, self._channels, self._inner)

@@ -130,10 +130,91 @@ row("LRN of images with another power", normalized_images(5, 0.6, 8))
 row("LRN of images, few channels", normalized_images(5, 0.75, 6))
 
 
+def scaled_images(axis: int, factors: tuple[int, ...], in_place: bool, channels: int) -> Run:
+    def run(b: Bench) -> None:
+        shape = (3, channels, 5, 7)
+        x, dy = b.data(*shape), b.data(*shape)
+        y, dx = (x, dy) if in_place else (b.room(*shape), b.room(*shape))
+        s, ds, beta, db = (b.data(*factors) for _ in range(4))
+        operator = b.ops.Scale(axis, x, s, beta, y)
+        operator.forward(x, s, beta, y, True)
+        b.told("y", y)
+        operator.backward(dy, x, s, dx, ds, db)
+        for name, array in (("dx", dx), ("ds", ds), ("db", db)):
+            b.told(name, array)
+
+    return run
+
+
+def shifted_images(b: Bench) -> None:
+    x, dy, y, dx = b.data(3, 8, 5, 7), b.data(3, 8, 5, 7), b.room(3, 8, 5, 7), b.room(3, 8, 5, 7)
+    beta, db = b.data(8), b.data(8)
+    operator = b.ops.Bias(1, x, beta, y)
+    operator.forward(x, beta, y)
+    operator.backward(dy, dx, db)
+    for name, array in (("y", y), ("dx", dx), ("db", db)):
+        b.told(name, array)
+
+
+for in_place in (False, True):
+    told = " in place" if in_place else ""
+    row(f"Scale of images{told}", scaled_images(1, (16,), in_place, 16))
+    row(f"Scale of images by one value{told}", scaled_images(0, (), in_place, 16))
+    row(f"Scale of images, few channels{told}", scaled_images(1, (3,), in_place, 3))
+    row(f"Scale of images and channels{told}", scaled_images(0, (3, 8), in_place, 8))
+row("Bias of images", shifted_images)
+
+
+def sloped_images(shared: bool, in_place: bool) -> Run:
+    def run(b: Bench) -> None:
+        shape = (3, 8, 7, 9)
+        x, dy = b.data(*shape), b.data(*shape)
+        y, dx = (x, dy) if in_place else (b.room(*shape), b.room(*shape))
+        s, ds = (b.data(), b.data()) if shared else (b.data(8), b.data(8))
+        operator = b.ops.PReLU(x, s, y)
+        operator.forward(x, s, y)
+        b.told("y", y)
+        operator.backward(dy, x, s, dx, ds)
+        b.told("dx", dx)
+        b.told("ds", ds)
+
+    return run
+
+
+for shared in (False, True):
+    for in_place in (False, True):
+        told = f"{' of one slope' if shared else ''}{' in place' if in_place else ''}"
+        row(f"PReLU of images{told}", sloped_images(shared, in_place))
+
+
+def inner_product(transpose: bool, is_clear: bool) -> Run:
+    def run(b: Bench) -> None:
+        m, n, image = 70, 8, (3, 2, 2)
+        x, dx = b.data(m, *image), b.room(m, *image)
+        w, beta, y = b.data(*((12, n) if transpose else (n, 12))), b.data(n), b.room(m, n)
+        dy, dw, db = b.data(m, n), b.data(*w.shape), b.data(n)
+        if is_clear:
+            dw.clear()
+        flat, flat_diff = x.view((m, 12)), dx.view((m, 12))
+        operator = b.ops.InnerProduct(flat, w, beta, y, transpose)
+        operator.forward(flat, w, beta, y)
+        operator.backward(dy, flat, w, flat_diff, dw, db)
+        for name, array in (("y", y), ("dx", dx), ("dw", dw), ("db", db)):
+            b.told(name, array)
+
+    return run
+
+
+for transpose in (False, True):
+    told = " transposed" if transpose else ""
+    row(f"InnerProduct of images{told}", inner_product(transpose, False))
+    row(f"InnerProduct of images, into clear diffs{told}", inner_product(transpose, True))
+
+
 KEEP_THEIR_FORM = (
     *("ReLU", "ReLU6", "ELU", "Sigmoid", "TanH", "Swish", "BNLL", "AbsVal", "Exp", "Log", "Power", "Clip"),
     *("Threshold", "Sum", "SumReLU", "Maximum", "Product", "Concat", "InnerProduct", "Pooling", "LRN"),
-    *("Scale", "PReLU"),
+    *("Scale", "Bias", "PReLU"),
 )
 IN_FORMS: dict[str, Run] = {
     name: run for name, run in ROWS.items() if name.split(" ")[0].split("[")[0] in KEEP_THEIR_FORM

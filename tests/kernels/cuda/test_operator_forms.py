@@ -25,8 +25,8 @@ FORMS: Final = {
     "bf16 NCHW": Form(ValueType.BFLOAT16),
 }
 TOLERANCES: Final = {  # (rtol, atol)
-    # Rounding changes a bfloat16 by at most 2^-8 of it and a half by 2^-11. A result is rounded when it is written,
-    # and so are tops that it is computed from; where terms cancel, the error is that of the largest.
+    # Rounding changes a bfloat16 by at most 2^-8 of it and a half by 2^-11. A result is rounded when it is
+    # written, and so are tops that it is computed from; where terms cancel, the error is that of the largest.
     ValueType.BFLOAT16: (2**-6, 2**-6),
     ValueType.FLOAT16: (2**-9, 2**-9),
     ValueType.FLOAT32: (1e-5, 2e-6),
