@@ -21,6 +21,12 @@ Out: TypeAlias = Annotated[str, typer.Argument(metavar="OUT", help="The folder t
 
 FIRST_CONFIGS: Final = {"digits": "digits", "mnist": "lenet", "cifar10": "cifar10_quick"}
 
+NEXT_OF_ALL: Final = "name it as data_param source"
+NEXT: Final = {
+    "hdf5": "name {out}/list.txt as hdf5_data_param source",
+    "images": "name {out}/list.txt as image_data_param source, and {out}/ as root_folder,",
+}
+
 EPILOG = """\b
 Examples:
   dtrain convert digits data/digits
@@ -29,6 +35,7 @@ Examples:
   dtrain convert imageset -shuffle --resize_height=256 --resize_width=256 train/ train.txt data/train_lmdb
   dtrain convert records train/ data/train_arrow --to arrow --shards 64 --short-side 256 --shuffle
   dtrain convert records data/train_arrow data/train_lmdb
+  dtrain convert records data/digits/digits_train_lmdb data/digits_h5 --to hdf5 --shards 4
   dtrain convert annotated VOCdevkit/ trainval.txt labelmap.prototxt data/voc_lmdb   lines of: image xml
   dtrain convert mean data/train_lmdb data/mean.binaryproto
 """
@@ -151,12 +158,14 @@ def records(
         str,
         typer.Argument(
             metavar="SRC",
-            help="A database, Arrow or Parquet files, a folder CLASS/NAME.jpg, a tar of such, a list of "
-            "`path label` lines, an idx file of images, or a CIFAR batch.",
+            help="A database, Arrow, Parquet or HDF5 files, a folder CLASS/NAME.jpg, a tar of such, a list "
+            "of `path label` lines, an idx file of images, or a CIFAR batch.",
         ),
     ],
     out: Annotated[str, typer.Argument(metavar="OUT", help="What to write.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="lmdb, arrow or parquet.")] = "lmdb",
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="lmdb, arrow, parquet, leveldb, hdf5 or images.")
+    ] = "lmdb",
     shards: Annotated[
         int, typer.Option("--shards", metavar="N", min=1, help="Parts; a restart goes on after the last.")
     ] = 1,
@@ -191,7 +200,7 @@ def records(
     ] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Any source to sharded LMDB, Arrow or Parquet, in parallel; stopped, it goes on where it was."""
+    """Any source to any format, sharded, in parallel; stopped, it goes on where it was."""
     from dtrain.data.convert.recode import Recode
     from dtrain.data.convert.shards import Layout, convert_shards
     from dtrain.data.convert.sources import open_items
@@ -219,7 +228,7 @@ def records(
             )
     finally:
         items.close()
-    tell("records", {out: written})
+    tell("records", {out: written}, next_step=NEXT.get(layout.format, NEXT_OF_ALL).format(out=out))
 
 
 @convert.command()
@@ -289,7 +298,7 @@ def progress_bar(total: int | None = None) -> Iterator[Progress | None]:
         yield lambda num: bar.update(task, completed=num, description="records")
 
 
-def tell(kind: str, written: dict[str, int], files: Sequence[str] = ()) -> None:
+def tell(kind: str, written: dict[str, int], files: Sequence[str] = (), next_step: str = NEXT_OF_ALL) -> None:
     """What was written, and what to run next where a config of this folder reads just that."""
     for path, num in written.items():
         typer.echo(f"wrote {path}: {num} records")
@@ -299,7 +308,7 @@ def tell(kind: str, written: dict[str, int], files: Sequence[str] = ()) -> None:
     if solver and sources_of(solver) >= {os.path.normpath(path) for path in written}:
         typer.echo(f"next: mpirun -n 2 dtrain {solver}")
     else:
-        typer.echo("next: name it as data_param source in a net, then dtrain SOLVER")
+        typer.echo(f"next: {next_step} in a net, then dtrain SOLVER")
 
 
 def sources_of(solver: str) -> set[str]:

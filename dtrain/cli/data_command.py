@@ -12,22 +12,32 @@ from dtrain.cli.convert_command import progress_bar
 from dtrain.cli.job import refuse_ranks
 
 if TYPE_CHECKING:  # a command imports what it runs, so that others start soon
+    from dtrain.data.convert.items import Items
     from dtrain.data.inspect import Summary
-    from dtrain.data.reader import Reader
 
 BAD_STATUS: Final = 2  # some records are bad; 1 says that the source itself cannot be opened
 SHOWN: Final = 10  # kinds of labels or shapes that are listed
 
 Source: TypeAlias = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="An LMDB, LevelDB, or Arrow or Parquet files.")
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A database, Arrow, Parquet or HDF5 files, or whatever else dtrain convert records reads.",
+    ),
 ]
 Backend: TypeAlias = Annotated[
     str,
     typer.Option(
         "--backend",
         metavar="NAME",
-        help="LMDB, ARROW or LEVELDB; default: by what lies there.",
+        help="LMDB, ARROW, LEVELDB or HDF5; default: by what lies there.",
         show_default=False,
+    ),
+]
+ListFile: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--list", metavar="FILE", help="`path label` lines for the images in SOURCE.", show_default=False
     ),
 ]
 
@@ -35,6 +45,7 @@ EPILOG = """\b
 Examples:
   dtrain data info data/mnist/mnist_train_lmdb
   dtrain data check data/imagenet/train_arrow       exit status 2 if a record is bad
+  dtrain data check train/ --list train.txt         images in files
 """
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -54,16 +65,16 @@ def alone() -> None:
 
 
 @data.command()
-def info(source: Source, backend: Backend = "") -> None:
+def info(source: Source, backend: Backend = "", list_file: ListFile = "") -> None:
     """Number of records, and shapes, labels and encodings of up to a thousand of them."""
     from dtrain.data.inspect import sample
 
-    reader = opened(source, backend)
+    items = opened(source, backend, list_file)
     try:
-        summary = sample(reader)
+        summary = sample(items)
+        typer.echo(f"{items.source}: {len(items)} records")
     finally:
-        reader.close()
-    typer.echo(f"{source}: {len(reader)} records")
+        items.close()
     tell(summary, f"of {summary.records} records looked at")
     raise typer.Exit(BAD_STATUS if summary.bad else 0)
 
@@ -72,6 +83,7 @@ def info(source: Source, backend: Backend = "") -> None:
 def check(
     source: Source,
     backend: Backend = "",
+    list_file: ListFile = "",
     threads: Annotated[
         int, typer.Option("--threads", metavar="N", min=0, help="0: as many as there are cores.")
     ] = 0,
@@ -79,26 +91,26 @@ def check(
     """Read and decode every record; the bad ones are told, and make the exit status 2."""
     from dtrain.data.inspect import check as check_all
 
-    reader = opened(source, backend)
+    items = opened(source, backend, list_file)
     try:
-        with progress_bar() as progress:
-            summary = check_all(reader, threads=threads or os.cpu_count() or 1, progress=progress)
+        with progress_bar(len(items)) as progress:
+            summary = check_all(items, threads=threads or os.cpu_count() or 1, progress=progress)
     finally:
-        reader.close()
+        items.close()
     for fault in summary.faults:
         typer.echo(f"bad: {fault}")
     if summary.bad > len(summary.faults):
         typer.echo(f"bad: and {summary.bad - len(summary.faults)} more")
-    typer.echo(f"{source}: {summary.records} records, {summary.bad} of them bad")
+    typer.echo(f"{items.source}: {summary.records} records, {summary.bad} of them bad")
     tell(summary, "of all good records")
     raise typer.Exit(BAD_STATUS if summary.bad else 0)
 
 
-def opened(source: str, backend: str) -> Reader:
-    """The source, as the backend that is named or that lies there."""
-    from dtrain.data.reader import backend_of, open_reader
+def opened(source: str, backend: str, list_file: str) -> Items:
+    """The records, as the backend that is named or that lies there."""
+    from dtrain.data.convert.sources import open_items
 
-    return open_reader(source, backend.upper() or backend_of(source))
+    return open_items(source, backend=backend.upper(), list_file=list_file)
 
 
 def tell(summary: Summary, what: str) -> None:

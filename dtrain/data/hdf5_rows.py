@@ -30,13 +30,15 @@ def hdf5() -> Any:
 class Hdf5Rows:
     """Rows 0..len-1 in the order of the list; one file is open at a time and only wanted rows are read."""
 
-    def __init__(self, source: str, names: Sequence[str]) -> None:
-        """source: a text file of HDF5 file names; names: the datasets, as many rows in each."""
+    def __init__(self, source: str, names: Sequence[str], files: Sequence[str] | None = None) -> None:
+        """names: the datasets, as many rows in each; files: those that the text file `source` names."""
         self.name = source
         self.names = tuple(names)
-        self.files = _read_list(source)
+        self.files = _read_list(source) if files is None else list(files)
         self.shapes: list[tuple[int, ...]] = []
         """Of one row of each dataset."""
+        self.types: list[np.dtype[Any]] = []
+        """Of the values of each dataset of the first file."""
         counts = []
         for path in self.files:
             with _open(path, source) as file:
@@ -71,6 +73,7 @@ class Hdf5Rows:
             raise DataError(
                 f"{path}: rows must have the shapes of the files before it, {self.shapes}, got {shapes}"
             )
+        self.types = self.types or [file[name].dtype for name in self.names]
         self.shapes = shapes
         return rows
 

@@ -10,8 +10,8 @@ from typing import final
 
 import numpy as np
 
+from dtrain.data.convert.items import Items
 from dtrain.data.decode import decode_image
-from dtrain.data.reader import Reader
 from dtrain.data.record import Record
 from dtrain.errors import DataError
 
@@ -46,11 +46,11 @@ class Summary:
         self.bad += other.bad
         self.faults = (self.faults + other.faults)[:_KEPT]
 
-    def count(self, reader: Reader, index: int) -> None:
+    def count(self, items: Items, index: int) -> None:
         """Read a record and decode its image."""
         self.records += 1
         try:
-            record = reader.read(index)
+            record = items.read(index)
             pixels = record.pixels
             if pixels is None:
                 assert record.encoded is not None
@@ -66,29 +66,29 @@ class Summary:
         self.num_bytes += pixels.nbytes if record.encoded is None else len(record.encoded)
 
 
-def sample(reader: Reader) -> Summary:
+def sample(items: Items) -> Summary:
     """Of up to a thousand records, evenly spaced."""
     summary = Summary()
-    for index in np.unique(np.linspace(0, len(reader) - 1, min(len(reader), _SAMPLED)).astype(np.int64)):
-        summary.count(reader, int(index))
+    for index in np.unique(np.linspace(0, len(items) - 1, min(len(items), _SAMPLED)).astype(np.int64)):
+        summary.count(items, int(index))
     return summary
 
 
-def check(reader: Reader, *, threads: int = 1, progress: Callable[[int], None] | None = None) -> Summary:
+def check(items: Items, *, threads: int = 1, progress: Callable[[int], None] | None = None) -> Summary:
     """Of all records, every one read and decoded."""
     whole = Summary()
     with ThreadPoolExecutor(threads, thread_name_prefix="check") as pool:
-        for part in pool.map(lambda stretch: _check(reader, stretch), _stretches(len(reader))):
+        for part in pool.map(lambda stretch: _check(items, stretch), _stretches(len(items))):
             whole.add(part)
             if progress is not None:
                 progress(whole.records)
     return whole
 
 
-def _check(reader: Reader, stretch: range) -> Summary:
+def _check(items: Items, stretch: range) -> Summary:
     summary = Summary()
     for index in stretch:
-        summary.count(reader, index)
+        summary.count(items, index)
     return summary
 
 

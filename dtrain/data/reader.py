@@ -86,11 +86,15 @@ def backend_of(source: str) -> str:
     """What a source is, by what lies there."""
     if os.path.isfile(os.path.join(source, LMDB_FILE)) or shards_of(source) or source.endswith(".mdb"):
         return "LMDB"
-    return "LEVELDB" if os.path.isfile(os.path.join(source, "CURRENT")) else "ARROW"
+    if os.path.isfile(os.path.join(source, "CURRENT")):
+        return "LEVELDB"
+    from dtrain.data.hdf5_reader import holds_hdf5
+
+    return "HDF5" if holds_hdf5(source) else "ARROW"
 
 
 def open_reader(source: str, backend: str) -> Reader:
-    """Open a database by the name that data_param.backend has: LMDB, ARROW or LEVELDB."""
+    """Open a database by the name that data_param.backend has: LMDB, ARROW or LEVELDB; or HDF5 files."""
     # The backends import large libraries; a job loads the one that it reads.
     if backend == "LMDB":
         from dtrain.data.lmdb_reader import LmdbReader
@@ -113,4 +117,8 @@ def open_reader(source: str, backend: str) -> Reader:
         from dtrain.data.leveldb_reader import LevelDbReader
 
         return LevelDbReader(source)
-    raise DataError(f"{source}: {unknown_name('backend', backend, ('LMDB', 'ARROW', 'LEVELDB'))}")
+    if backend == "HDF5":
+        from dtrain.data.hdf5_reader import Hdf5Reader
+
+        return Hdf5Reader(source)
+    raise DataError(f"{source}: {unknown_name('backend', backend, ('LMDB', 'ARROW', 'LEVELDB', 'HDF5'))}")

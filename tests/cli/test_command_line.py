@@ -27,8 +27,8 @@ FROZEN = {
     "convert records": {"--to", "--shards", "--classes", "--list", "--backend", "--raw", "--gray"}
     | {"--resize-height", "--resize-width", "--short-side", "--quality"}
     | {"--shuffle", "--seed", "--threads", "--overwrite"},
-    "data info": {"--backend"},
-    "data check": {"--backend", "--threads"},
+    "data info": {"--backend", "--list"},
+    "data check": {"--backend", "--list", "--threads"},
     "summary": {"--input", "--json", "--level", "--phase", "--stage"},
     "upgrade": set(),
     "plot": {"--against", "--log-loss", "--out", "--title"},

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dtrain.cli.main import run
+from dtrain.data.convert import shard_formats
 from dtrain.data.convert import shards as shards_module
 from dtrain.data.convert.items import FileItems
 from dtrain.data.convert.recode import Recode
@@ -236,7 +237,7 @@ def test_a_second_writer_is_refused_while_the_first_is_at_work(tmp_path):
 
 def test_what_was_written_is_compared_with_what_should_have_been(tmp_path, monkeypatch):
     tree_of(tmp_path / "tree")
-    monkeypatch.setattr(shards_module, "_datum", lambda record: encode_image(b"other", 1))
+    monkeypatch.setattr(shard_formats, "datum_of", lambda record: encode_image(b"other", 1))
     with pytest.raises(DataError, match=r"record 0 .* must be what was written, got other bytes"):
         convert_shards(open_items(f"{tmp_path}/tree"), f"{tmp_path}/out", Layout(format="lmdb"))
     assert not (tmp_path / "out").exists()

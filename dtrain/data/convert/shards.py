@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,21 +22,28 @@ from typing import final
 
 import numpy as np
 
-from dtrain.data.convert.arrow_writer import write_arrow
 from dtrain.data.convert.items import Items
-from dtrain.data.convert.lmdb_writer import Progress, refuse_existing, write_lmdb
+from dtrain.data.convert.lmdb_writer import Progress, refuse_existing
 from dtrain.data.convert.order import shuffled_order
 from dtrain.data.convert.recode import Recode
-from dtrain.data.datum import encode_image, encode_pixels
-from dtrain.data.reader import Reader, open_reader
+from dtrain.data.convert.shard_formats import (
+    ALONE,
+    FORMATS,
+    LIST,
+    SUFFIX,
+    WHOLE,
+    open_part,
+    remove,
+    stored,
+    write_part,
+)
 from dtrain.data.record import Record
 from dtrain.errors import ConfigError, DataError, unknown_name
 
-FORMATS = ("lmdb", "arrow", "parquet")
 _AHEAD = 16  # records a thread that are read before they are written
 _TOLD_EVERY = 100
-_KEY_BYTES = 511  # LMDB's longest key
 _PLAN, _LOCK = "plan.json", "lock"
+_DONE = re.compile(r"part-\d{5,}-of-\d{5,}(\.[a-z0-9]+)?")
 
 
 @final
@@ -64,8 +72,9 @@ def convert_shards(
 ) -> int:
     """Write the records of `items` to `out`; returns their number.
 
-    One shard of LMDB is an LMDB as Caffe knows it; several are a folder of them, as Arrow files are. Every
-    part is read again and compared with what was to be written.
+    One shard of LMDB is an LMDB as Caffe knows it; several are a folder of them, as Arrow files are. HDF5
+    files come with the list of them that HDF5Data reads, and image files with ImageData's list of names and
+    labels. Every part is read again and compared with what was to be written.
     """
     recode = recode or Recode()
     if layout.format not in FORMATS:
@@ -74,6 +83,8 @@ def convert_shards(
         raise ConfigError(
             f"convert: shards must be from 1 to the number of records ({len(items)}), got {layout.shards}"
         )
+    if layout.format in WHOLE and layout.shards > 1:
+        raise ConfigError(f"convert: shards must be 1 for format {layout.format}, got {layout.shards}")
     refuse_existing(out, overwrite)
     part = os.path.abspath(out) + ".part"
     plan = json.dumps({"source": items.source, "num": len(items), **asdict(layout), **asdict(recode)})
@@ -100,8 +111,7 @@ def convert_shards(
 
 def shard_name(layout: Layout, shard: int) -> str:
     """What a shard's file or folder is called."""
-    suffix = "" if layout.format == "lmdb" else "." + layout.format
-    return f"part-{shard:05d}-of-{layout.shards:05d}{suffix}"
+    return f"part-{shard:05d}-of-{layout.shards:05d}{SUFFIX.get(layout.format, '')}"
 
 
 @contextmanager
@@ -118,7 +128,11 @@ def _taken(part: str, plan: str) -> Iterator[None]:
         except OSError as error:
             raise DataError(f"{part}: must have one writer, got another conversion at work there") from error
         path = os.path.join(part, _PLAN)
-        if os.path.exists(path):
+        found = [name for name in os.listdir(part) if name not in (_LOCK, _PLAN)]
+        done = [name for name in found if _DONE.fullmatch(name)]
+        for name in set(found) - set(done):  # what a killed writer was at
+            remove(os.path.join(part, name))
+        if done:
             with open(path, encoding="utf-8") as file:
                 if file.read() != plan:
                     raise DataError(
@@ -159,36 +173,31 @@ def _write(
     digests: list[bytes] = []
 
     def noted() -> Iterator[tuple[str, Record]]:
-        for number, (name, record) in enumerate(zip(names, records, strict=True), 1):
+        for number, (name, read) in enumerate(zip(names, records, strict=True), 1):
+            record = stored(read, layout.format)
             digests.append(digest_of(record))
             yield name, record
             if number % _TOLD_EVERY == 0:
                 told(number)
 
-    if layout.format == "lmdb":
-        write_lmdb(path, ((_key(n, name), _datum(r)) for n, (name, r) in enumerate(noted())))
-    else:
-        write_arrow(path, noted(), parquet=layout.format == "parquet")
-    reader = open_reader(path, "LMDB" if layout.format == "lmdb" else "ARROW")
+    write_part(path, layout.format, noted())
+    items = open_part(path, layout.format)
     try:
-        _verify(reader, digests)
+        _verify(items, digests)
     except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        if os.path.exists(path):
-            os.remove(path)
+        remove(path)
         raise
     finally:
-        reader.close()
+        items.close()
 
 
-def _verify(reader: Reader, digests: list[bytes]) -> None:
-    if len(reader) != len(digests):
-        raise DataError(f"{reader.name}: must hold {len(digests)} records, got {len(reader)}")
+def _verify(items: Items, digests: list[bytes]) -> None:
+    if len(items) != len(digests):
+        raise DataError(f"{items.source}: must hold {len(digests)} records, got {len(items)}")
     for number, digest in enumerate(digests):
-        if digest_of(reader.read(number)) != digest:
-            raise DataError(
-                f"{reader.where(number)}: must be what was written, got other bytes; check the disk"
-            )
+        record = items.read(number)
+        if digest_of(record) != digest:
+            raise DataError(f"{record.where}: must be what was written, got other bytes; check the disk")
 
 
 def digest_of(record: Record) -> bytes:
@@ -202,21 +211,6 @@ def digest_of(record: Record) -> bytes:
     return hashed.digest()
 
 
-def _key(number: int, name: str) -> bytes:
-    return (b"%08d" % number + (b"_" + os.fsencode(name) if name else b""))[:_KEY_BYTES]
-
-
-def _datum(record: Record) -> bytes:
-    label = record.labels[0]
-    if len(record.labels) != 1 or label != int(label):
-        raise DataError(
-            f"{record.where}: a Datum must have one whole label, got {record.labels}; write Arrow files"
-        )
-    if record.pixels is not None:
-        return encode_pixels(record.pixels, int(label))
-    return encode_image(bytes(record.encoded or b""), int(label))
-
-
 def _publish(part: str, out: str, layout: Layout, overwrite: bool) -> None:
     try:
         refuse_existing(out, overwrite)  # another writer may have been quicker
@@ -226,12 +220,21 @@ def _publish(part: str, out: str, layout: Layout, overwrite: bool) -> None:
             shutil.rmtree(old, ignore_errors=True)
             if os.path.lexists(old):
                 os.remove(old)
-        if layout.format == "lmdb" and layout.shards == 1:
+        if layout.format in ALONE and layout.shards == 1:
             os.rename(os.path.join(part, shard_name(layout, 0)), out)
             shutil.rmtree(part)
         else:
             os.remove(os.path.join(part, _PLAN))
             os.remove(os.path.join(part, _LOCK))
+            if layout.format == "hdf5":
+                _list_files(part, out)
             os.rename(part, out)
     except OSError as error:
         raise DataError(f"{out}: must be writable, got {error}") from error
+
+
+def _list_files(part: str, out: str) -> None:
+    """The list that HDF5Data reads: where the files will be."""
+    names = sorted(os.listdir(part))
+    with open(os.path.join(part, LIST), "w", encoding="utf-8") as file:
+        file.writelines(f"{os.path.join(out, name)}\n" for name in names)

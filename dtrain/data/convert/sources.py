@@ -8,6 +8,7 @@ import numpy as np
 
 from dtrain.data.convert.items import ArrayItems, FileItems, Items, ReaderItems, TarItems, read_classes
 from dtrain.data.convert.mnist import read_idx
+from dtrain.data.hdf5_reader import holds_hdf5
 from dtrain.data.image_list import read_list
 from dtrain.data.reader import backend_of, open_reader
 from dtrain.errors import ConfigError, DataError
@@ -33,6 +34,8 @@ def open_items(source: str, *, backend: str = "", list_file: str = "", classes_f
         raise DataError(f"{source}: must exist, got no such path (seen from {os.getcwd()})")
     if source.endswith(".tar"):
         return TarItems(source, classes, dict(read_list(list_file)) if list_file else None)
+    if holds_hdf5(source):
+        return ReaderItems(open_reader(source, "HDF5"))
     if source.endswith((".txt", ".lst")):
         return FileItems.of_list(source, "")
     if "-idx3-" in os.path.basename(source) or ".idx3-" in os.path.basename(source):
