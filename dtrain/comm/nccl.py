@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +43,9 @@ Queue = Callable[[], Any]
 def load() -> Any:
     """CuPy's NCCL, or a CommError that says how to get it."""
     try:
-        nccl = importlib.import_module("cupy.cuda.nccl")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # CuPy warns of a missing library in many lines, on every rank
+            nccl = importlib.import_module("cupy.cuda.nccl")
     except ImportError as error:
         raise _absent(str(error)) from None
     if not nccl.available:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.metrics.recorder import Recorder
 from dtrain.metrics.reporter import Reporters
-from tests.cli.running import dtrain
+from dtrain.proto import dtrain_pb2 as pb
+from dtrain.proto.files import read_binary
+from tests.cli.running import Outcome, command, dtrain, surroundings
 from tests.comm.nccl_stand_in import Machine, StandInLane, StandInNccl, narrowed
 from tests.kernels.cuda.cpu_device import CpuDevice
 
@@ -147,4 +152,58 @@ def test_a_wrong_communicator_is_told_once_by_the_command(here: Path, ranks: int
     assert done.status != 0
     assert done.faults == [
         "error: --comm must be auto or mpi on the CPU, got nccl; pass -gpu all to compute on GPUs"
+    ]
+
+
+# -- the command, its cards and NCCL being stand-ins
+
+
+def on_cards(*arguments: str, at: Path, ranks: int = 2) -> Outcome:
+    """Run a command on a machine with two cards."""
+    words = command([*arguments, "-gpu", "all"], ranks)
+    words[words.index("dtrain.cli.main")] = "tests.cli.on_stand_ins"
+    done = subprocess.run(words, cwd=at, env=surroundings(), capture_output=True, text=True, timeout=200)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def weights_in(folder: Path, it: int = 20) -> list[Any]:
+    model = pb.NetParameter()
+    read_binary(folder / "runs" / f"small_iter_{it}.caffemodel", model)
+    return [np.array(blob.data, np.float32) for layer in model.layer for blob in layer.blobs]
+
+
+@pytest.mark.timeout(400)
+def test_two_cards_train_what_two_cpus_do_and_resume_bit_for_bit(here: Path) -> None:
+    assert dtrain("solver.prototxt", "-cpu", at=here, ranks=2).status == 0
+    expected = weights_in(here)
+    shutil.rmtree(here / "runs")
+    done = on_cards("solver.prototxt", at=here)
+    assert (done.status, done.faults) == (0, []), done.err
+    for line in ("rank 0 of 2 on here, GPU 0, GPU-0", "rank 1 of 2 on here, GPU 1, GPU-1"):
+        assert line in done.err
+    assert "Gradients are summed by NCCL 2.32.3" in done.err
+    found = weights_in(here)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
+    (here / "runs" / "small_iter_20.caffemodel").unlink()
+    again = on_cards("solver.prototxt", "--snapshot=runs/small_iter_10.solverstate", at=here)
+    assert (again.status, again.faults) == (0, []), again.err
+    for mine, theirs in zip(weights_in(here), found, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("flags", [["--comm=mpi"], ["--compress=bf16"]], ids=str)
+def test_two_cards_train_with_these_flags(here: Path, flags: list[str]) -> None:
+    done = on_cards("solver.prototxt", *flags, at=here)
+    assert (done.status, done.faults) == (0, []), done.err
+    assert re.search(r"Test net output #\d: accuracy = (1|0\.[6-9])", done.err), done.err
+
+
+def test_a_third_rank_on_two_cards_is_told_once(here: Path) -> None:
+    done = on_cards("solver.prototxt", at=here, ranks=3)
+    assert done.status != 0
+    assert done.faults == [
+        "error: -gpu all: there must be a card for each of the 3 ranks on here, got 2; start fewer ranks, or "
+        "name more cards"
     ]
