@@ -19,18 +19,14 @@ from dtrain.data.datum_scan import (
     Table,
     scan_one,
 )
-from dtrain.data.hashing import Words, mix_one
+from dtrain.data.hashing import Words
+from dtrain.data.sample_draws import place_of
 from dtrain.data.transform_kernels import Floats, planar
-
-MIRROR, TOP, LEFT = np.uint64(0), np.uint64(1), np.uint64(2)
-"""Which of a sample's random numbers is which."""
 
 Bytes = npt.NDArray[np.uint8]
 
 _LINE_BYTES = 64
 _AHEAD_BYTES = 4096  # of the next message; in longer ones the processor sees for itself where it goes
-_HALF = np.uint64(32)
-_SIGN = np.uint64(63)
 
 
 @compiled
@@ -78,13 +74,7 @@ def raw_batch(
             fits = fits and mean_image.shape == (channels, rows, columns)
         if not fits:
             return False
-        top, left, turned = (rows - height) // 2, (columns - width) // 2, False
-        if train or mirror:
-            word = mix_one(np.uint64(samples[n]) ^ key[0])
-            turned = mirror and (mix_one(word ^ MIRROR) >> _SIGN) == 1
-            if train:
-                top = np.int64(((mix_one(word ^ TOP) >> _HALF) * np.uint64(rows - height + 1)) >> _HALF)
-                left = np.int64(((mix_one(word ^ LEFT) >> _HALF) * np.uint64(columns - width + 1)) >> _HALF)
+        top, left, turned = place_of(samples[n], key, train, mirror, rows - height, columns - width)
         labels[n] = fields[LABEL]
         data = pointer(addresses[n] + fields[DATA_START])
         if size == count and not turned:

@@ -6,8 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dtrain.data.compiled import carray, compiled, pointer
-from dtrain.data.datum_scan import DATA_START, Table
+from dtrain.data.datum_scan import Table
+from dtrain.data.hashing import Words
 from dtrain.data.record import Pixels
+from dtrain.data.sample_draws import place_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -68,20 +70,22 @@ def planar(
 @compiled
 def planar_from_memory(
     addresses: Table,
-    table: Table,
-    tops: Table,
-    lefts: Table,
-    mirrors: npt.NDArray[np.bool_],
+    shape: tuple[int, int, int],
+    samples: Table,
+    key: Words,
+    train: bool,
+    mirror: bool,
     mean_image: Floats,
     means: Floats,
     scale: float,
     out: Floats,
 ) -> None:
-    """`planar` for each row of a table that `datum_scan.scan` filled; all rows are raw uint8 pixels."""
+    """`planar` for raw uint8 pixels (C, H, W) at each address, drawn as those samples."""
+    spare_h, spare_w = shape[1] - out.shape[2], shape[2] - out.shape[3]
     for n in range(addresses.shape[0]):
-        shape = (table[n, 0], table[n, 1], table[n, 2])
-        src = carray(pointer(addresses[n] + table[n, DATA_START]), shape, np.uint8)
-        planar(src, tops[n], lefts[n], mirrors[n], mean_image, means, scale, out[n])
+        src = carray(pointer(addresses[n]), shape, np.uint8)
+        top, left, turned = place_of(samples[n], key, train, mirror, spare_h, spare_w)
+        planar(src, top, left, turned, mean_image, means, scale, out[n])
 
 
 @compiled

@@ -6,6 +6,7 @@ global number only, so it is the same on any number of threads and ranks and aft
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import final
 
@@ -19,11 +20,12 @@ from dtrain.data.datum_scan import Messages, scan
 from dtrain.data.decode import as_planes, decode_image, opencv
 from dtrain.data.geometry import DRAWS as GEOMETRY_DRAWS
 from dtrain.data.geometry import MIDDLE, reduction
-from dtrain.data.hashing import below, keyed, mix
+from dtrain.data.hashing import keyed
 from dtrain.data.jpeg_size import jpeg_size
-from dtrain.data.raw_batch import LEFT, MIRROR, TOP, raw_batch
+from dtrain.data.raw_batch import raw_batch
 from dtrain.data.reader import Columns
 from dtrain.data.record import Pixels, Record
+from dtrain.data.sample_draws import draw, place_of
 from dtrain.data.transform_kernels import Floats, interleaved, planar, planar_from_memory
 from dtrain.data.transform_settings import TransformSettings
 from dtrain.errors import DataError
@@ -33,7 +35,6 @@ Shape = tuple[int, int, int]
 Draws = Sequence[float]
 
 _JITTER = GEOMETRY_DRAWS  # where the numbers of the colours begin, after those of the geometry
-_DRAWS = np.arange(3, 3 + GEOMETRY_DRAWS + JITTER_DRAWS, dtype=np.uint64)
 _MIDDLE = (MIDDLE,) * (GEOMETRY_DRAWS + JITTER_DRAWS)
 
 
@@ -45,6 +46,7 @@ class Transformer:
         self.settings = settings
         self._where = where
         self._key = keyed(settings.seed, 0x7F0A)
+        self._kept = threading.local()
         self._mean_values = np.array(settings.mean_values or (0.0,), np.float32)
 
     def output_shape(self, record: Record) -> Shape:
@@ -120,33 +122,27 @@ class Transformer:
         self, columns: Columns, where: Callable[[int], str], samples: Numbers, out: Floats
     ) -> None:
         """`apply` for records of a column reader: out (N, C, h, w)."""
+        settings = self.settings
         if not columns.images:
-            table = np.zeros((len(samples), datum_scan.COLUMNS), np.int64)
-            table[:, datum_scan.CHANNELS : datum_scan.WIDTH + 1] = columns.shape
             channels, height, width = columns.shape
-            self._from_memory(columns.addresses, table, (channels, height, width), where, samples, out)
+            self._check((channels, height, width), out.shape[1:], lambda: where(0))
+            planar_from_memory(
+                columns.addresses,
+                (channels, height, width),
+                samples,
+                self._key,
+                settings.train,
+                settings.mirror,
+                settings.mean_image,
+                self._means(channels),
+                settings.scale,
+                out,
+            )
         for n, image in enumerate(columns.images):
             name = where(n)
             draws = self._draws(int(samples[n]))
             pixels = image if image.ndim == 3 else self._decode(image, draws, name)
             self._write(pixels, int(samples[n]), draws, out[n], name)
-
-    def _from_memory(
-        self,
-        addresses: Numbers,
-        table: Numbers,
-        shape: Shape,
-        where: Callable[[int], str],
-        samples: Numbers,
-        out: Floats,
-    ) -> None:
-        """out <- images of raw uint8 pixels, all of one shape, as the rows of the table tell where."""
-        self._check(shape, out.shape[1:], lambda: where(0))
-        tops, lefts, mirrors = self._draw(samples, shape, out.shape[1:])
-        mean_image, means = self.settings.mean_image, self._means(shape[0])
-        planar_from_memory(
-            addresses, table, tops, lefts, mirrors, mean_image, means, self.settings.scale, out
-        )
 
     def _pixels(self, value: npt.NDArray[np.uint8], fields: Numbers, draws: Draws, where: str) -> Pixels:
         """What `decode_datum` and `_decoded` make of a message, without copying its data."""
@@ -171,9 +167,9 @@ class Transformer:
         """A sample's random numbers in [0, 1); in TEST those that choose the middle."""
         if not self.takes_each or not self.settings.train:
             return _MIDDLE
-        words = mix(np.array([sample], np.uint64) ^ self._key)
-        found: list[float] = ((mix(words ^ _DRAWS) >> np.uint64(11)) * 2.0**-53).tolist()
-        return found
+        numbers = np.empty(len(_MIDDLE), np.float64)
+        draw(sample, self._key, numbers)
+        return numbers.tolist()
 
     def _decode(self, data: npt.NDArray[np.uint8], draws: Draws, where: str) -> Pixels:
         """The image, shrunk already while it is decoded where the sample uses less of it."""
@@ -196,7 +192,10 @@ class Transformer:
             size = settings.geometry.size(crop)
             part = image[top : top + height, left : left + width]
             way = settings.interpolation[size[0] * size[1] > height * width]
-            image = opencv().resize(part, (size[1], size[0]), interpolation=way)
+            resized = None
+            if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] > 1:
+                resized = self._scratch("resized", (*size, image.shape[2]))
+            image = opencv().resize(part, (size[1], size[0]), resized, interpolation=way)
         if settings.jitter is not None:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise DataError(
@@ -211,9 +210,9 @@ class Transformer:
             pixels = self._changed(pixels, draws, where)
         shape = (pixels.shape[0], pixels.shape[1], pixels.shape[2])
         self._check(shape, out.shape, lambda: where)
-        tops, lefts, mirrors = self._draw(np.array([sample]), shape, out.shape)
-        mean_image, means = self.settings.mean_image, self._means(shape[0])
-        place = int(tops[0]), int(lefts[0]), bool(mirrors[0])
+        settings, spare = self.settings, (shape[1] - out.shape[1], shape[2] - out.shape[2])
+        place = place_of(sample, self._key, settings.train, settings.mirror, *spare)
+        mean_image, means = settings.mean_image, self._means(shape[0])
         if (
             shape[0] == 3
             and pixels.strides[0] == pixels.itemsize
@@ -223,7 +222,7 @@ class Transformer:
             if mean_image.size or pixels.dtype != np.uint8:
                 interleaved(image, *place, mean_image, means, self.settings.scale, out)
             else:  # OpenCV takes channels apart in vector code
-                planes = np.empty(out.shape, np.uint8)
+                planes = self._scratch("planes", out.shape)
                 top, left, mirror = place
                 part = image[top : top + out.shape[1], left : left + out.shape[2]]
                 opencv().split(part, [planes[0], planes[1], planes[2]])
@@ -232,23 +231,12 @@ class Transformer:
             planes = np.ascontiguousarray(pixels)
             planar(planes, *place, mean_image, means, self.settings.scale, out)
 
-    def _draw(
-        self, samples: Numbers, shape: Shape, out_shape: tuple[int, ...]
-    ) -> tuple[Numbers, Numbers, npt.NDArray[np.bool_]]:
-        """Top, left and mirror of each sample's window in an image of that shape."""
-        settings, num = self.settings, len(samples)
-        spare_h, spare_w = shape[1] - out_shape[1], shape[2] - out_shape[2]
-        crops_at_random = settings.train and (spare_h > 0 or spare_w > 0)
-        words = mix(samples.astype(np.uint64) ^ self._key) if settings.mirror or crops_at_random else None
-        if words is not None and settings.mirror:
-            mirrors = (mix(words ^ MIRROR) >> np.uint64(63)).astype(np.bool_)
-        else:
-            mirrors = np.zeros(num, np.bool_)
-        if words is None or not crops_at_random:
-            return np.full(num, spare_h // 2), np.full(num, spare_w // 2), mirrors
-        tops = below(mix(words ^ TOP), np.array([spare_h + 1]))
-        lefts = below(mix(words ^ LEFT), np.array([spare_w + 1]))
-        return tops, lefts, mirrors
+    def _scratch(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """The thread's own memory for one step of an image: fresh memory costs as much as the step itself."""
+        kept: dict[str, npt.NDArray[np.uint8]] = self._kept.__dict__
+        if name not in kept or kept[name].shape != shape:
+            kept[name] = np.empty(shape, np.uint8)
+        return kept[name]
 
     def _means(self, channels: int) -> Floats:
         values = self._mean_values
