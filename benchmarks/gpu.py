@@ -13,8 +13,8 @@ for both. outside: 1 - (seconds that the card takes for one step) / (seconds of 
 host's clock). The card's seconds are between two events around one step that was queued while a kernel held
 the card, so the host's work is not inside. ">" stands before it where the step itself waited for the card.
 
---dry-run needs no card: it builds cuDNN's plans of every convolution and normalisation for an H100, compiles
-every kernel for sm_80 and sm_90, and takes a step of each net on the CPU in both frameworks.
+--dry-run needs no card: it compiles every kernel for sm_80 and sm_90, builds cuDNN's plans of every
+convolution and normalisation for an H100, and takes steps of each net on the CPU in both frameworks.
 """
 
 from __future__ import annotations

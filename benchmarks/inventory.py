@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, fields
+from typing import Any, final
 
 from benchmarks.dtrain_worker import CONFIGS, fed_by_input
 from dtrain.kernels.cpu.backend import CpuBackend
@@ -33,6 +33,13 @@ class Planned:
     bias: bool = False
     relu: bool = False
     needs_dx: bool = True
+
+
+def decoded(given: dict[str, Any]) -> Planned:
+    """A layer from JSON, whose lists were tuples."""
+    values: dict[str, Any] = {f.name: given[f.name] for f in fields(Planned)}
+    values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
+    return Planned(**values)
 
 
 def training_net(net: str, batch: int, side: int, channels: int = 3) -> Net:

@@ -8,10 +8,9 @@ import pytest
 
 from benchmarks import dry_run
 from benchmarks.cubin import usage
-from benchmarks.cudnn_plans import decoded, nhwc
 from benchmarks.dry_run import Line, first_error, last_line, whole
 from benchmarks.gpu_allreduce import bus_bytes_per_s, slices_of
-from benchmarks.inventory import Planned, inventory, training_net
+from benchmarks.inventory import Planned, decoded, inventory, training_net
 from benchmarks.without_card import MissingError, libraries
 from tests.kernels.cuda import nvrtc
 
@@ -51,10 +50,6 @@ def test_a_layer_comes_back_from_json_with_tuples() -> None:
     given = Planned("batch_norm", (1, 2, 3, 4), (1, 2, 3, 4))
     lists = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(given).items()}
     assert decoded(lists) == given
-
-
-def test_channels_last_strides() -> None:
-    assert nhwc((2, 3, 4, 5)) == [60, 1, 15, 3]
 
 
 def test_libraries_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
