@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ Make = Callable[[], Any]
 
 
 @pytest.fixture(autouse=True)
-def cards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Two of them; the numbers of those that were opened."""
     opened: list[int] = []
 
@@ -29,7 +29,9 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(cupy_device, "count", lambda: 2)
     monkeypatch.setattr(cupy_device, "CupyDevice", open_card)
-    return opened
+    process.process.cache_clear()
+    yield opened
+    process.process.cache_clear()
 
 
 def on_both(make: Make) -> tuple[Any, Any]:
