@@ -13,6 +13,7 @@ import numpy as np
 from dtrain.cli.cards import shares_cards
 from dtrain.cli.job import Job, agreed
 from dtrain.comm import nccl
+from dtrain.comm.abort import AgreedError
 from dtrain.comm.compression import FORMATS, Compression
 from dtrain.comm.cupy_lane import CupyLane
 from dtrain.comm.staged import StagedCommunicator
@@ -53,7 +54,14 @@ def on_device(job: Job, backend: Backend, how: str = AUTO, compress: str = NONE)
         nccl.share_cards(library, job.comm.rank)
     group = joined(job, library, compression)
     logger.info("Gradients are summed by NCCL %s%s", nccl.version_text(library), told)
-    yield replace(job, comm=group)
+    try:
+        yield replace(job, comm=group)
+    except (
+        AgreedError,
+        SystemExit,
+    ):  # Python goes on to its end, where NCCL would wait for what is under way
+        group.give_up()
+        raise
     group.leave()
 
 

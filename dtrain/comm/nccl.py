@@ -189,7 +189,7 @@ class NcclCommunicator(Communicator):
 
     def close(self, *, failed: bool = False) -> None:
         if failed:
-            self._give_up()
+            self.give_up()
         else:
             self.leave()
         self.inner.close(failed=failed)
@@ -206,6 +206,11 @@ class NcclCommunicator(Communicator):
                 "before",
                 LEAVE_S,
             )
+
+    def give_up(self) -> None:
+        """Stop NCCL's part with whatever is under way, in bounded time."""
+        self._watch.stop()
+        _bounded(self._group.abort)
 
     def _join(self) -> Any:
         """NCCL's own communicator; its id travels by MPI."""
@@ -247,11 +252,8 @@ class NcclCommunicator(Communicator):
 
     def _end(self, error: CommError) -> None:
         say(f"error: {error}")
-        self.close(failed=True)
-
-    def _give_up(self) -> None:
-        """Stop the collectives that are under way, so that the card is free."""
-        _bounded(self._group.abort)
+        _bounded(self._group.abort)  # called by the watch itself, which need not be stopped
+        self.inner.close(failed=True)
 
 
 def _bounded(call: Callable[[], Any]) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from dtrain.cli import group
 from dtrain.cli.group import check, compression_of, on_device
 from dtrain.cli.job import Job
+from dtrain.comm.abort import agree
 from dtrain.comm.communicator import Communicator
 from dtrain.comm.nccl import NcclCommunicator
 from dtrain.comm.single import SingleCommunicator
@@ -104,6 +105,20 @@ def test_ranks_on_cards_sum_as_they_are_told(
     assert told in caplog.messages
     assert nccl.calls == ([] if how == "mpi" else ["allReduce of 5", "destroy"])
     comm.barrier()  # MPI's own group is still there
+
+
+@pytest.mark.world_size(2)
+def test_an_error_of_all_ranks_stops_what_nccl_has_under_way(comm: Communicator, nccl: StandInNccl) -> None:
+    backend = CudaBackend(CpuDevice())
+
+    def train() -> None:
+        with on_device(job_of(comm), backend) as joined:
+            joined.comm.allreduce(backend.flat(5), "gradient bucket 1 of 1")
+            agree(comm, ConfigError("no such file"))
+
+    with pytest.raises(CommError, match="no such file"):
+        train()
+    assert nccl.calls == ["allReduce of 5", "abort"]
 
 
 @pytest.mark.world_size(2)
