@@ -26,9 +26,9 @@ from dtrain.solvers.settings import Settings
 SPIN = r"""
 extern "C" __global__ void spin(unsigned long long ns) {
     unsigned long long begin, now;
-    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(begin));
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(begin));
     do {
-        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
     } while (now - begin < ns);
 }
 """
@@ -95,6 +95,11 @@ class DtrainSubject(Subject):
         self._solver = build_solver(case, self._backend)
         return self._backend.describe()
 
+    @property
+    def iter(self) -> int:
+        """Steps so far."""
+        return self._solver.iter if self._solver is not None else 0
+
     def step(self, count: int) -> None:
         assert self._solver is not None, "built first"
         self._solver.step(count)
@@ -126,7 +131,7 @@ class DtrainSubject(Subject):
 
     def is_out_of_memory(self, error: Exception) -> bool:
         told = str(error).lower()
-        return isinstance(error, MemoryError) or "out of memory" in told or "erroralloc" in told
+        return isinstance(error, MemoryError) or "out of memory" in told or "alloc_failed" in told
 
     def drop(self) -> None:
         self._solver = self._backend = None
