@@ -29,7 +29,15 @@ class Updater:
     After a step the diffs still hold the summed gradients, not the update that Caffe leaves there.
     """
 
-    def __init__(self, settings: Settings, backend: Backend, params: Params, rule: UpdateRule) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        params: Params,
+        rule: UpdateRule,
+        loss_scale: object | None = None,
+    ) -> None:
+        """`loss_scale` is the backend's operator LossScale, or None."""
         param = settings.param
         if param.regularization_type not in REGULARIZATIONS:
             known = unknown_name("regularization_type", param.regularization_type, REGULARIZATIONS)
@@ -37,7 +45,8 @@ class Updater:
         assert params.data is not None and params.diff is not None, "a net that trains has its own parameters"
         self.rule = rule
         self._params = params
-        self._clip = param.clip_gradients
+        self._clip: float | None = param.clip_gradients if param.clip_gradients >= 0 else None
+        self._loss_scale = loss_scale
         self._iter_size = param.iter_size
         self._slots: dict[str, Plain] = {slot: backend.flat(params.data.size) for slot in rule.slots}
         places = [
@@ -45,34 +54,52 @@ class Updater:
             for p in params.in_completion_order()
         ]
         self._op = backend.operators("DEFAULT").Update(
-            rule, places, params.data, params.diff, self._slots, param.regularization_type == "L1"
+            rule,
+            places,
+            params.data,
+            params.diff,
+            self._slots,
+            param.regularization_type == "L1",
+            self._clip,
+            loss_scale,
         )
         self.gradient_norm = math.nan
         """L2 norm of the last step's gradients, mean over the ranks; known where clip_gradients is set."""
 
     def step(self, it: int, lr: float, size: int) -> None:
         """Iteration `it` at rate `lr`; the gradients are sums over `size` ranks and iter_size passes."""
+        self.set(it, lr, size)
+        self.launch()
+        self.tell()
+
+    # A step in the parts of which the second can be replayed.
+
+    def set(self, it: int, lr: float, size: int) -> None:
+        """The numbers of the steps that follow; see `step`."""
+        self._op.set(it, lr, size, self._iter_size)
+
+    def launch(self) -> None:
+        """Change the weights."""
         for param in self._params.owned:
             param.blob.data.pull()
             param.blob.diff.pull()
-        self._op.step(lr, self._clip_factor(size) / (self._iter_size * size), it)
+        self._op.step()
         for param in self._params.owned:
             param.blob.data.push()
 
-    def _clip_factor(self, size: int) -> float:
-        if self._clip < 0:
-            return 1.0
-        self.gradient_norm = norm = math.sqrt(self._op.sum_of_squares()) / size
-        if not norm > self._clip:  # NaN is left alone, as in Caffe
-            return 1.0
-        factor = self._clip / norm
-        logger.info(
-            "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
-            norm,
-            self._clip,
-            factor,
-        )
-        return factor
+    def tell(self) -> None:
+        """Log what the last step has clipped; waits for the device where clip_gradients is set."""
+        if self._clip is None:
+            return
+        self.gradient_norm = norm = self._op.gradient_norm()
+        is_skipped = self._loss_scale is not None and not math.isfinite(norm)
+        if norm > self._clip and not is_skipped:
+            logger.info(
+                "Gradient clipping: scaling down gradients (L2 norm %g > %g) by scale factor %g",
+                norm,
+                self._clip,
+                self._clip / norm,
+            )
 
     def flat(self) -> list[Plain]:
         """All of the history, as it lies in memory."""

@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 
+from dtrain.kernels.loss_scaling import LossScaling, ScaleState
 from dtrain.kernels.update_rule import Place, UpdateRule
 from dtrain.kernels.window import PoolingWindow
 from dtrain.solvers import rules
@@ -250,7 +251,7 @@ RULES: list[UpdateRule] = [
 ]
 
 
-def update(rule: UpdateRule, l1: bool) -> Run:
+def update(rule: UpdateRule, l1: bool, clip: float | None = None) -> Run:
     def run(b: Bench) -> None:
         length = 9057
         parts = {name: b.backend.flat(length) for name in ("w", "g", *rule.slots)}
@@ -260,10 +261,12 @@ def update(rule: UpdateRule, l1: bool) -> Run:
         for array in arrays.values():
             array.pull()
         slots = {name: parts[name] for name in rule.slots}
-        operator = b.ops.Update(rule, PLACES, parts["w"], parts["g"], slots, l1)
-        b.told("sum of squares", operator.sum_of_squares())
+        operator = b.ops.Update(rule, PLACES, parts["w"], parts["g"], slots, l1, clip)
         for it in range(3):
-            operator.step(0.1, 0.5, it)
+            operator.set(it, 0.1, 2, 3)
+            operator.step()
+            if clip is not None:
+                b.told(f"norm {it}", operator.gradient_norm())
         for name, array in arrays.items():
             array.push()
             b.told(name, array)
@@ -274,3 +277,43 @@ def update(rule: UpdateRule, l1: bool) -> Run:
 for rule in RULES:
     row(f"Update by {rule.name}", update(rule, False))
 row("Update by SGD with L1", update(RULES[0], True))
+row("Update by SGD, clipped", update(RULES[0], False, 1.5))
+row("Update by Adam below the clip", update(RULES[-1], False, 1e6))
+
+
+def loss_scale(clip: float | None, scaling: LossScaling) -> Run:
+    """Steps whose gradients are good, no numbers twice, and good again."""
+
+    def run(b: Bench) -> None:
+        length = 9057
+        scale = b.ops.LossScale(scaling)
+        w, h = b.backend.flat(length), b.backend.flat(length)
+        g = b.backend.flat(length)
+        arrays = {name: b.data(length).twin(flat) for name, flat in (("w", w), ("g", g), ("h", h))}
+        operator = b.ops.Update(RULES[0], PLACES, w, g, {"history": h}, False, clip, scale)
+        for it, bad in enumerate((None, None, np.inf, np.nan, None)):
+            diff = b.data(3, 5, 2, 2)
+            scale.apply(diff)
+            b.told(f"diff {it}", diff)
+            values = b.data(length).plain().copy() * scale.state().scale
+            if bad is not None:
+                values[20] = bad
+            arrays["g"].plain_overwrite()[...] = values
+            arrays["g"].pull()
+            operator.set(it, 0.1, 2, 1)
+            operator.step()
+            arrays["w"].push()
+            b.told(f"w {it}", arrays["w"])
+            for name, number in scale.state()._asdict().items():
+                b.told(f"{name} {it}", number)
+            if bad is None:
+                b.told(f"norm {it}", operator.gradient_norm())
+        scale.restore(ScaleState(8.0, 1, 2, 3))
+        b.told("restored", scale.state().scale)
+
+    return run
+
+
+row("LossScale", loss_scale(None, LossScaling(initial=1024, patience=2, growth=4.0)))
+row("LossScale that is fixed, with clip", loss_scale(0.5, LossScaling(initial=1024, adapts=False)))
+row("LossScale at its bounds", loss_scale(None, LossScaling(initial=1024, patience=1, least=1000, most=1500)))

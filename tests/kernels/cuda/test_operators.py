@@ -20,6 +20,7 @@ NOT_OPERATORS = (
     "backend",
     "box_matching",
     "boxes",
+    "gradient_norm",
     "in_place",
     "labels",
     "normalized",

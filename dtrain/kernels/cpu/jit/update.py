@@ -14,6 +14,8 @@ import numpy as np
 
 from dtrain.kernels.backend import Unsupported
 from dtrain.kernels.cpu import threads
+from dtrain.kernels.cpu.gradient_norm import GradientNorm
+from dtrain.kernels.cpu.loss_scale import LossScale
 from dtrain.kernels.update_rule import Place, Slice, UpdateRule
 
 if TYPE_CHECKING:
@@ -162,7 +164,7 @@ KERNELS: Final[dict[str, Callable[..., None]]] = {
 
 @final
 class Update:
-    """float32 weights `w`, gradients `g` and the rule's slots, flat; `l1` decays by the sign of a weight."""
+    """As kernels/cpu/update.py says, in float32."""
 
     def __init__(
         self,
@@ -173,6 +175,8 @@ class Update:
         g: Slice,
         slots: dict[str, Slice],
         l1: bool,
+        clip: float | None = None,
+        loss_scale: LossScale | None = None,
     ) -> None:
         if backend.dtype != np.float32:
             raise Unsupported(f"{backend.dtype} weights")
@@ -191,18 +195,29 @@ class Update:
         ]
         self._begins, self._ends, self._owners = np.array(table, np.int64).reshape(-1, 3).T.copy()
         self._sums = np.zeros(len(table), np.float64)
+        self._norm = GradientNorm(clip, loss_scale)
         threads.lead_numba()
 
-    def sum_of_squares(self) -> float:
-        """Of all gradients."""
+    def _sum_of_squares(self) -> float:
         squares(self._g, self._begins, self._ends, self._sums)
         return float(self._sums.sum())
 
-    def step(self, lr: float, scale: float, it: int) -> None:
-        """w follows scale * g + decay * w (or its sign) at the rate lr * lr_mult; g stays as it is."""
+    def set(self, it: int, lr: float, ranks: int, passes: int) -> None:
+        """For the steps that follow: iteration, rate, and that gradients are sums over ranks x passes."""
+        self._lrs = np.float32(lr) * self._lr_mults
+        self._constants = np.array(self._rule.scalars(it), np.float32)
+        self._ranks, self._passes = ranks, passes
+
+    def step(self) -> None:
+        """w follows mean g + decay * w (or its sign) at the rate lr * lr_mult; g stays as it is."""
+        factor = self._norm.factor(self._sum_of_squares, self._ranks)
+        if factor is None:
+            return
+        scale = np.float32(factor / (self._passes * self._ranks))
         chunks = (self._begins, self._ends, self._owners)
-        lrs = np.float32(lr) * self._lr_mults
-        constants = np.array(self._rule.scalars(it), np.float32)
-        self._kernel(
-            self._w, self._g, *self._slots, *chunks, lrs, self._decays, np.float32(scale), self._l1, constants
-        )
+        numbers = self._lrs, self._decays, scale, self._l1, self._constants
+        self._kernel(self._w, self._g, *self._slots, *chunks, *numbers)
+
+    def gradient_norm(self) -> float:
+        """L2, of the last step, mean over the ranks, without the loss scale; NaN where it is not needed."""
+        return self._norm.value
