@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,12 @@ VARIANTS = [  # architecture, macros: both types of values and of indices
     ("90", ("REAL=float",)),
     ("90", ("REAL=double", "WIDE_INDEX")),
 ]
+OF_16_BITS = [  # for files whose arrays may be of another type than what is computed in
+    ("80", ("REAL=float", "VALUE=Half")),
+    ("90", ("REAL=float", "VALUE=Half", "WIDE_INDEX")),
+    ("90", ("REAL=float", "VALUE=Bfloat16")),
+]
+IN_FORMS = [file for file in files() if re.search(r"\bValue\b", (SOURCES / file).read_text())]
 
 
 def cubin(source: Path, options: list[str], architecture: str, folder: Path) -> bytes:
@@ -48,6 +55,18 @@ def cubin(source: Path, options: list[str], architecture: str, folder: Path) -> 
 def test_every_kernel_compiles(
     file: str, architecture: str, defines: tuple[str, ...], tmp_path: Path
 ) -> None:
+    compile_all(file, architecture, defines, tmp_path)
+
+
+@pytest.mark.parametrize(("architecture", "defines"), OF_16_BITS)
+@pytest.mark.parametrize("file", IN_FORMS)
+def test_kernels_on_16_bits_compile(
+    file: str, architecture: str, defines: tuple[str, ...], tmp_path: Path
+) -> None:
+    compile_all(file, architecture, defines, tmp_path)
+
+
+def compile_all(file: str, architecture: str, defines: tuple[str, ...], tmp_path: Path) -> None:
     options = [f"-D{define}" for define in defines]
     made = cubin(SOURCES / file, options, architecture, tmp_path)
     assert made.startswith(b"\x7fELF")
