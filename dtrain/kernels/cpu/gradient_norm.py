@@ -25,8 +25,9 @@ class GradientNorm:
             return 1.0
         total, scale = sum_of_squares(), 1.0
         if self._loss_scale is not None:
-            scale = self._loss_scale.state().scale
-            self._loss_scale.follow(total)
+            before = self._loss_scale.state()
+            scale = before.scale
+            self._loss_scale.restore(self._loss_scale.scaling.after(before, total))
         self.value = math.sqrt(total) / ranks / scale
         if self._loss_scale is not None and not math.isfinite(total):
             return None

@@ -14,7 +14,7 @@ class LossScale:
     """Applied to gradients where they begin; an Update that has it divides by it and moves it on."""
 
     def __init__(self, backend: Backend, scaling: LossScaling) -> None:
-        self._scaling = scaling
+        self.scaling = scaling
         self._state = scaling.start()
         self.implementation = "numpy"
 
@@ -22,10 +22,6 @@ class LossScale:
         """Multiply a diff by the scale."""
         values = diff.plain_mutable()
         values *= self._state.scale
-
-    def follow(self, sum_of_squares: float) -> None:
-        """A step has met gradients with this sum of squares."""
-        self._state = self._scaling.after(self._state, sum_of_squares)
 
     def state(self) -> ScaleState:
         """As the last step has left it."""
