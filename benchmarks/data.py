@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -81,10 +82,9 @@ def measure_images(folder: Path, images: Path, rounds: int) -> None:
                     IMAGE_BATCH,
                     batches,
                     threads,
-                    lambda run, form=form, way=way, threads=threads: tell(
+                    Ratio(
                         f"{len(files)} JPEGs, {form}, {way}, {threads} thread{'s'[: threads - 1]}",
                         library,
-                        run,
                         batches * IMAGE_BATCH,
                         rounds,
                     ),
@@ -108,10 +108,9 @@ def measure_raw(path: Path, name: str, shape: tuple[int, int, int], rounds: int)
             RAW_BATCH,
             RAW_BATCHES,
             threads,
-            lambda run, threads=threads: tell(
+            Ratio(
                 f"{name} raw, lmdb, {threads} thread{'s'[: threads - 1]}",
                 loop,
-                run,
                 RAW_BATCHES * RAW_BATCH,
                 rounds,
             ),
@@ -124,7 +123,7 @@ def with_feeder(
     batch_size: int,
     batches: int,
     threads: int,
-    measure: Callable[[Callable[[], None]], None],
+    ratio: Ratio,
 ) -> None:
     """Measure taking so many batches of a feeder that has nothing ready when it starts."""
     param = pb.TransformationParameter()
@@ -145,12 +144,23 @@ def with_feeder(
         for _ in range(batches):
             feeder.next()
 
-    measure(run)
+    tell(ratio, run)
     feeder.close()
     reader.close()
 
 
-def tell(name: str, peer: Callable[[], None], ours: Callable[[], None], images: int, rounds: int) -> None:
+class Ratio(NamedTuple):
+    """What is measured against which peer, and how often; a run handles so many images."""
+
+    name: str
+    peer: Callable[[], None]
+    images: int
+    rounds: int
+
+
+def tell(ratio: Ratio, ours: Callable[[], None]) -> None:
+    """A line: rates of both sides, in turns."""
+    name, peer, images, rounds = ratio
     cpu: list[list[float]] = [[], []]
     wall: list[float] = []
     for _ in range(rounds + 1):
