@@ -14,6 +14,7 @@ from dtrain.kernels.cuda.form import Form, ValueType
 from tests.kernels.cuda.bench import Bench, compare
 from tests.kernels.cuda.cpu_device import CpuDevice, files, kernels_of, ran
 from tests.kernels.cuda.form_operators import IN_FORMS, ROWS
+from tests.kernels.cuda.test_epilog import check as check_epilog
 
 NOT_OPERATORS = (
     "array",
@@ -76,5 +77,6 @@ def test_every_kernel_is_run_on_the_cpu() -> None:
                 compare(run, CudaBackend(CpuDevice()), CpuBackend(engine="CAFFE"))
             for run in IN_FORMS.values():
                 run(Bench(CudaBackend(CpuDevice()), Form(ValueType.FLOAT32, True)))
+        check_epilog(CpuDevice(), ValueType.FLOAT32)
     print(f"{len(kernels & ran)} of {len(kernels)} kernels run on the CPU")
     assert sorted(kernels - ran) == []
