@@ -122,10 +122,10 @@ template <> struct Limits<Bfloat16> {
 // A block's rows; every thread of the block takes part in each.
 #define FOR_ROWS(row, n) for (Index row = blockIdx.x; row < (n); row += gridDim.x)
 
-// N neighbours in memory, read and written at once; together 16 bytes, unless N says otherwise.
+// N neighbours in memory, read and written at once, 16 bytes in one instruction.
 #define TOGETHER (16 / (int)sizeof(Value))
 template <class T, int N>
-struct alignas(sizeof(T) * N) Pack {
+struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack {
     T at[N];
 };
 

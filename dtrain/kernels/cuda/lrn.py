@@ -60,8 +60,8 @@ class LRN:
             settings = *self._channels_and_half, self.alpha, self.k, self.beta
             self._kernels.packed("lrn_forward_last", n, x, y, *settings)
             return
-        settings = *self._window, self.alpha, self.k
-        self._kernels.each(f"lrn_scale_{self._region}", n, x, self._scale, *settings)
+        name = f"lrn_scale_{self._region}"
+        self._kernels.each(name, n, x, self._scale, *self._window, self.alpha, self.k)
         self._kernels.each("lrn_forward", n, x, self._scale, y, self.beta)
 
     @property

@@ -123,7 +123,7 @@ def test_sixteen_bits_are_read_as_they_are(backend: CudaBackend, form: Form) -> 
 
 
 @pytest.mark.parametrize("form", [BF16_LAST, FP32_LAST, Form(ValueType.FLOAT16, True)])
-@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 70, 1, 2), (2, 33, 8, 9), (3, 2, 65, 1)])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 70, 1, 2), (2, 33, 8, 9), (3, 2, 65, 1), (2, 40, 2, 3)])
 def test_channels_go_last_and_come_back(backend: CudaBackend, form: Form, shape: tuple[int, ...]) -> None:
     array = backend.array(shape)
     array.plain_overwrite()[...] = np.arange(array.size).reshape(shape) % 251
