@@ -95,8 +95,9 @@ class MpiCommunicator(Communicator):
         return array
 
     def allreduce(self, array: Array, label: str = "") -> Ticket:
-        place = self.sliced.place(array) if self.sliced else None
         label = label or "allreduce"
+        _check_is_on_host(array, label)
+        place = self.sliced.place(array) if self.sliced else None
         where = f"window {place[0]} at {place[1]}" if place else "own memory"
         ticket = Ticket(self._begin("allreduce", array, where, label))
         test: Test
@@ -121,6 +122,7 @@ class MpiCommunicator(Communicator):
             del self.pending[ticket]
 
     def broadcast(self, array: Array, root: int = 0) -> None:
+        _check_is_on_host(array, "broadcast")
         number = self._begin("broadcast", array, f"from rank {root}")
         self._complete(self.world.Ibcast(array, root).Test, number, "broadcast")
 
@@ -164,9 +166,7 @@ class MpiCommunicator(Communicator):
     def _begin(self, kind: str, array: Array | None = None, details: str = "", label: str = "") -> int:
         """Number a collective; the first ones are compared over the ranks before they start."""
         self.issued += 1
-        if array is not None:
-            assert isinstance(array, np.ndarray), f"MPI sums host memory, got {type(array)}"
-            assert array.flags.c_contiguous, "a collective works on contiguous memory"
+        assert array is None or array.flags.c_contiguous, "a collective works on contiguous memory"
         self.board.enter(self.issued, label or kind)
         if self.issued <= CHECKED_COLLECTIVES:
             what = "" if array is None else f"{array.dtype}{list(array.shape)}"
@@ -288,6 +288,15 @@ class MpiCommunicator(Communicator):
     def _warn(self, text: str) -> None:
         if self.rank == 0:
             log.warning("comm: %s", text)
+
+
+def _check_is_on_host(array: Array, label: str) -> None:
+    if not isinstance(array, np.ndarray):
+        kind = type(array)
+        raise CommError(
+            f"{label}: MPI must be given host memory, got a {kind.__module__}.{kind.__name__}; "
+            f"`dtrain train` sums a GPU's arrays by NCCL, and with --comm mpi through host memory"
+        )
 
 
 def _nothing() -> None:

@@ -1,6 +1,8 @@
 """One contract for every communicator: a group of one, and MPI at 1, 2 and 4 ranks."""
 
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +154,18 @@ def test_a_shape_that_differs_is_told_with_both_ranks(comm: Communicator) -> Non
     collective = fresh.barrier if fresh.rank == 0 else partial(fresh.broadcast, array)
     with pytest.raises(CommError, match=r"barrier at rank 0 and broadcast int64\[2\] from rank 0 at rank 1"):
         collective()
+    fresh.close()
+
+
+@pytest.mark.world_size(2)
+def test_an_array_outside_of_host_memory_is_refused(comm: Communicator) -> None:
+    from dtrain.comm.mpi import MpiCommunicator
+
+    fresh = MpiCommunicator()
+    on_a_card: Any = SimpleNamespace(nbytes=4, dtype=np.float32)
+    for collective in (fresh.allreduce, fresh.broadcast):
+        with pytest.raises(CommError, match=r"MPI must be given host memory, got a types\.SimpleNamespace"):
+            collective(on_a_card)
     fresh.close()
 
 
