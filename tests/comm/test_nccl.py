@@ -367,7 +367,7 @@ def test_replayed_iterations_of_several_ranks_are_those_of_one(
     group = make(machine, format) if by == "nccl" else StagedCommunicator(comm, StandInLane(machine))
     alone, _ = squares(SingleCommunicator(), CpuDevice(), replayed=False)
     together, num_graphs = squares(group, device, replayed=True)
-    assert num_graphs == int(group.is_capturable)
+    assert num_graphs >= group.is_capturable
     for mine, theirs in zip(together, alone, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=tolerance)
 

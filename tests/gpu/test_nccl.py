@@ -194,7 +194,7 @@ def test_replayed_iterations_of_two_ranks_are_those_of_one_with_the_double_batch
     alone, _ = squares(SingleCommunicator(), place.device, replayed=False)
     group = place.group(format)
     together, num_graphs = squares(group, place.device, replayed=True)
-    assert num_graphs == 1
+    assert num_graphs >= 1
     for mine, theirs in zip(together, alone, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=tolerance)
     gc.collect()
