@@ -18,6 +18,7 @@ from dtrain.kernels.array import Shape
 from dtrain.kernels.backend import Replayer
 from dtrain.layers import layer_class, precision
 from dtrain.layers.layer import Layer, Scope
+from dtrain.loss_weights import LossWeights
 from dtrain.params import Allocate, Params
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.sources import SourceMap
@@ -98,6 +99,8 @@ class Net:
         self.name: str = param.name
         self.scope = scope
         self.force_backward: bool = param.force_backward
+        self.global_grad_scale = param.global_grad_scale if param.HasField("global_grad_scale") else None
+        self.global_grad_scale_adaptive: bool = param.global_grad_scale_adaptive
         self.blobs: dict[str, Blob] = {}
         self.steps: list[Step] = []
         self.params = Params()
@@ -107,6 +110,7 @@ class Net:
         self.after_backward: list[Hook] = []
         self.on_gradients: Hook | None = None  # behind them, when a layer's gradients are final in this pass
         self.replayer: Replayer | None = None  # set by a plan: who may run whole passes
+        self.losses = LossWeights(scope.backend)
         self.version = 0  # grows with every reshape of a layer
         self._source = source
         self._unread: dict[str, None] = {}  # tops that nobody has consumed, in order
@@ -315,9 +319,7 @@ class Net:
                 )
         self.version += 1
         step.seen_shapes = [blob.shape for blob in step.bottom]
-        for blob, weight in zip(step.top, step.layer.loss_weights, strict=True):
-            if weight:
-                blob.diff.plain_overwrite().fill(weight)
+        self.losses.fill(step.top, step.layer.loss_weights)
 
     def reshape(self) -> None:
         """Bring every layer up to the shapes of its bottoms."""
@@ -345,9 +347,7 @@ class Net:
             for hook in self.before_forward:
                 hook(i)
             self._run_forward(step)
-            for blob, weight in zip(step.top, step.layer.loss_weights, strict=True):
-                if weight:
-                    loss += float((blob.data.plain() * blob.diff.plain()).sum())
+            loss += self.losses.sum(step.top, step.layer.loss_weights)
             for hook in self.after_forward:
                 hook(i)
         self.scope.passes += 1
@@ -388,18 +388,10 @@ class Net:
         """Whether somebody wants to hear of every layer that runs."""
         return any((self.before_forward, self.after_forward, self.before_backward, self.after_backward))
 
-    def losses(self) -> list[Blob]:
-        """The tops that have a loss weight, which stands in their diff."""
-        return [
-            blob
-            for step in self.steps
-            for blob, weight in zip(step.top, step.layer.loss_weights, strict=True)
-            if weight
-        ]
-
     def backward(self, start: int | None = None, end: int = 0) -> None:
         """Run layers start..end (inclusive, backwards; default all); parameter diffs are added to."""
         first = len(self.steps) - 1 if start is None else start
+        self.losses.begin_backward()
         for i in range(first, end - 1, -1):
             step = self.steps[i]
             for hook in self.before_backward:

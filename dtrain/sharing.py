@@ -32,7 +32,7 @@ def share_diffs(net: Net) -> int:
     """
     lives = Lives()
     last = len(net.steps) - 1
-    kept = {blob.diff.storage_id for blob in net.losses()}
+    kept = {blob.diff.storage_id for blob in net.losses.blobs}
     times = _times(net)
     for step in net.steps:
         for blob in (*step.top, *step.bottom):
@@ -50,7 +50,7 @@ def share_data(net: Net) -> int:
     """
     lives = Lives()
     kept = {net.blobs[name].data.storage_id for name in net.outputs}
-    kept |= {blob.data.storage_id for blob in net.losses()}
+    kept |= {blob.data.storage_id for blob in net.losses.blobs}
     times = _times(net)
     for step in net.steps:
         if step.feeds:

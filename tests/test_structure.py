@@ -20,7 +20,7 @@ FLOORS = (
     ("blob",),
     ("fillers",),
     ("layers",),
-    ("graph", "params"),  # what net.py is made of
+    ("graph", "loss_weights", "params"),  # what net.py is made of
     ("net",),
     ("fusion", "sharing"),  # what plan.py is made of
     ("plan",),

@@ -71,6 +71,8 @@ class Backend(ABC):
     name: str
     precisions: tuple[str, ...]
     """What `operators` takes: of fp32, tf32, bf16 and fp16."""
+    precision: str = "fp32"
+    """Of layers for which neither they nor their net say one."""
     asked_precision: str = ""
     """What was asked for whatever a net says of itself, if anything."""
     memory_format: str

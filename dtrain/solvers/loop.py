@@ -19,6 +19,7 @@ from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.sources import SourceMap
 from dtrain.solvers.display import Displays
 from dtrain.solvers.gradients import Gradients
+from dtrain.solvers.loss_scaling import ScaledLoss
 from dtrain.solvers.lr_policy import LearningRate
 from dtrain.solvers.passes import Passes
 from dtrain.solvers.phase_clock import PhaseClock
@@ -63,12 +64,16 @@ class Solver:
         self.on_gradients_ready: list[Callback] = []
         self.reporter = reporter or Reporters(())
         self.signals = signals or Signals()
+        recorder = recorder or Recorder()
         settings = Settings(param, source)
         check(settings, len(self.test_nets))
         self._clock = PhaseClock()
         self._lr = LearningRate(settings)
         self._gradients = Gradients(train_net, self.comm)
-        self._updater = Updater(settings, train_net.scope.backend, train_net.params, rule_of(settings))
+        self._scaled = ScaledLoss(train_net, recorder)
+        self._updater = Updater(
+            settings, train_net.scope.backend, train_net.params, rule_of(settings), self._scaled.op
+        )
         self._votes = Votes(self.comm, self.signals.pending, self.signals.settle)
         self._testers = [
             Tester(net, i, param.test_iter[i], self.comm, self._votes) for i, net in enumerate(self.test_nets)
@@ -77,7 +82,7 @@ class Solver:
         self._passes = Passes(
             train_net, self._gradients, self.comm, param.iter_size, self._clock, self._sources
         )
-        self._displays = Displays(param, train_net, self.comm, self.reporter, recorder or Recorder())
+        self._displays = Displays(param, train_net, self.comm, self.reporter, recorder)
         self._snapshots = Snapshots(
             settings, train_net, self.test_nets, self.comm, self._updater, self._lr, self.reporter
         )
@@ -120,7 +125,9 @@ class Solver:
             if self._test_is_due() and not self.test():
                 break
             clock.start()
-            call(self.on_start)
+            if self.on_start:
+                self.net.clear_param_diffs()  # the passes do so too
+                call(self.on_start)
             with self._displays.debug_info(self.iter):
                 loss = self._passes.run()
             lr = self._lr.at(self.iter)
@@ -130,8 +137,9 @@ class Solver:
             clock.lap("allreduce_exposed")
             self._displays.finish()
             call(self.on_gradients_ready)
-            self._updater.step(self.iter, lr, self.comm.size)
+            self._update(lr)
             self.iter += 1
+            self._scaled.look(self.iter)
             clock.lap("update")
             self.reporter.step(Step(self.iter, self._local_samples(), clock.read()))
             self._snapshots.poll()
@@ -141,6 +149,11 @@ class Solver:
         if Request.SNAPSHOT in self._votes.agreed:  # a test was ended before the next step
             self.snapshot()
         return Request.STOP not in self._votes.agreed
+
+    def _update(self, lr: float) -> None:
+        self._updater.set(self.iter, lr, self.comm.size)
+        self._passes.replayable(("update",), self._updater.launch)
+        self._updater.tell()
 
     def test(self) -> bool:
         """A pass over every test net, all ranks together; False if a signal ended it."""

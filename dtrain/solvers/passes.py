@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 from dtrain.comm.communicator import Communicator
@@ -46,6 +46,13 @@ class Passes:
         self._comm.note("update")
         return replayer.later(self._total)
 
+    def replayable(self, key: tuple[object, ...], work: Callable[[], None]) -> None:
+        """Do this work, which the host has no part in, or replay it."""
+        if self._net.replayer is None:
+            work()
+        else:
+            self._net.replayer.run(key, work, _nothing)
+
     def _run_layers(self) -> float:
         loss = 0.0
         for i in range(self._iter_size):
@@ -83,8 +90,8 @@ class Passes:
         if first:
             net.clear_param_diffs()
         net.compute()
-        losses = net.losses()
-        values, weights = [blob.data for blob in losses], [blob.diff for blob in losses]
+        values = [blob.data for blob in net.losses.blobs]
+        weights = [net.losses.weight_of(blob) for blob in net.losses.blobs]
         self._add_up.forward(values, weights, self._total, 1.0 / self._iter_size, add=not first)
         if last:
             self._gradients.begin_last_pass()
@@ -94,3 +101,7 @@ class Passes:
 
     def _waited_s(self) -> float:
         return sum(source.waited_s for source in self._sources)
+
+
+def _nothing() -> None:
+    """No number of the work changes without `Updater.set`."""
