@@ -43,7 +43,7 @@ def dry_run(nets: list[str], budget_s: float, libraries: Path | None) -> int:
     lines: list[Line] = []
     stages: list[tuple[str, Callable[[], Iterator[Line]]]] = [
         ("kernels", compiled_kernels),
-        ("cuDNN", lambda: cudnn_plans(nets, libraries)),
+        ("cuDNN", lambda: cudnn_plans(nets, libraries, budget)),
         ("PyTorch", lambda: torch_steps(nets)),
         ("dtrain", lambda: dtrain_steps(nets, budget)),
     ]
@@ -106,7 +106,7 @@ def first_error(log: str) -> str:
     return next((line for line in lines if "error" in line), lines[0] if lines else "no log")
 
 
-def cudnn_plans(nets: list[str], libraries: Path | None) -> Iterator[Line]:
+def cudnn_plans(nets: list[str], libraries: Path | None, budget: Budget) -> Iterator[Line]:
     """Plans for an H100 of each net's convolutions and normalisations, in every precision."""
     from benchmarks.inventory import inventory, training_net
     from benchmarks.without_card import MissingError, build_stub, environment
@@ -124,25 +124,32 @@ def cudnn_plans(nets: list[str], libraries: Path | None) -> Iterator[Line]:
             layers = inventory(training_net(name, 1, side), batch)
             for precision in PRECISIONS:
                 what = f"cuDNN {name} b{batch} {precision}"
-                yield planned(what, json.dumps([asdict(layer) for layer in layers]), precision, around)
+                given = json.dumps([asdict(layer) for layer in layers])
+                yield planned(what, given, precision, around, budget.left_s())
 
 
-def planned(what: str, layers: str, precision: str, around: dict[str, str]) -> Line:
+def planned(what: str, layers: str, precision: str, around: dict[str, str], limit_s: float) -> Line:
     """The plans of one net in one precision, in a process that has the driver's stub."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.cudnn_plans", precision],
-        input=layers,
-        env=around,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    begin = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.cudnn_plans", precision],
+            input=layers,
+            env=around,
+            capture_output=True,
+            text=True,
+            timeout=max(limit_s, 1.0),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Line(what, "skipped", "no time left")
     if done.returncode:
         return Line(what, "FAILED", last_line(done.stderr))
     found = json.loads(done.stdout)
     told = (
         f"{found['planned']} graphs planned ({found['second']} not as asked first), {len(found['failed'])} "
-        f"failed, workspace {found['workspace_bytes'] / MIB:.0f} MiB (cuDNN {found['cudnn']})"
+        f"failed, workspace {found['workspace_bytes'] / MIB:.0f} MiB, {time.perf_counter() - begin:.0f} s "
+        f"(cuDNN {found['cudnn']})"
     )
     return Line(what, "FAILED" if found["failed"] else "ok", "; ".join([told, *found["failed"][:2]]))
 

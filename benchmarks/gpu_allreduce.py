@@ -17,8 +17,9 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, final
 
 import numpy as np
 
@@ -79,6 +80,47 @@ def main() -> None:
     os.execv(mpirun, [mpirun, "-n", str(ranks), *again])
 
 
+class Card(Protocol):
+    """What a round asks of this rank's card."""
+
+    def empty(self, count: int) -> Any:
+        """Float32 on the card."""
+
+    def fill(self, buffer: Any, value: float) -> None:
+        """Every element, behind what is queued."""
+
+    def holds(self, buffer: Any, value: float) -> bool:
+        """Whether every element is that, when all that is queued is done."""
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        """That the card takes for what `work` queues."""
+
+
+@final
+class CupyCard:
+    """The thread's current card and stream."""
+
+    def __init__(self) -> None:
+        self._cupy: Any = importlib.import_module("cupy")
+
+    def empty(self, count: int) -> Any:
+        return self._cupy.empty(count, np.float32)
+
+    def fill(self, buffer: Any, value: float) -> None:
+        buffer.fill(value)
+
+    def holds(self, buffer: Any, value: float) -> bool:
+        return bool((buffer == value).all())
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(begin, end)) / 1e3
+
+
 def measure(rounds: int, shares: bool) -> None:
     """This rank's part."""
     inner = connect()
@@ -87,9 +129,9 @@ def measure(rounds: int, shares: bool) -> None:
     nccl = load()
     if shares:
         share_cards(nccl, inner.rank)
-    cupy: Any = importlib.import_module("cupy")
-    cupy.cuda.Device(inner.local_rank % cupy_device.count()).use()
-    cupy.cuda.Stream(non_blocking=True).use()
+    cuda: Any = importlib.import_module("cupy").cuda
+    cuda.Device(inner.local_rank % cupy_device.count()).use()
+    cuda.Stream(non_blocking=True).use()
     comm = NcclCommunicator(inner, CupyLane(), nccl)
     number = inner.allgather_object(nccl.get_unique_id() if inner.rank == 0 else None)[0]
     raw = nccl.NcclCommunicator(inner.size, number, inner.rank)
@@ -98,7 +140,7 @@ def measure(rounds: int, shares: bool) -> None:
         about += ", one card shared: the sums are checked, the times mean nothing"
     lines = [f"{'float32':>12} {'NCCL':>12} {'dtrain':>12} {'ratio':>6}   {about}"]
     for count in COUNTS[:2] if shares else COUNTS:
-        theirs, ours = seconds_of(comm, raw, cupy, count, rounds)
+        theirs, ours = seconds_of(comm, raw, nccl, CupyCard(), count, rounds)
         peer, mine = (bus_bytes_per_s(4 * count, seconds, inner.size) / 1e9 for seconds in (theirs, ours))
         lines.append(f"{count:>12,} {peer:>12.1f} {mine:>12.1f} {mine / peer:>6.2f}")
     if inner.rank == 0:
@@ -107,43 +149,41 @@ def measure(rounds: int, shares: bool) -> None:
     comm.close()
 
 
-def seconds_of(comm: NcclCommunicator, raw: Any, cupy: Any, count: int, rounds: int) -> tuple[float, float]:
-    """(NCCL's, dtrain's) of one sum."""
-    buffer = cupy.empty(count, np.float32)
+def seconds_of(
+    comm: NcclCommunicator, raw: Any, nccl: Any, card: Card, count: int, rounds: int
+) -> tuple[float, float]:
+    """(NCCL's, dtrain's) of one sum; `raw` is CuPy's communicator. Ends the program where a sum is wrong."""
+    buffer = card.empty(count)
     slices = slices_of(count)
     reducer = Reducer(comm, buffer, slices)
-    stream = cupy.cuda.get_current_stream()
-    nccl = load()
+    address, stream = comm.lane.address(buffer), comm.lane.compute.ptr
 
     def whole() -> None:
-        address = buffer.data.ptr
-        raw.allReduce(address, address, count, nccl.NCCL_FLOAT32, nccl.NCCL_SUM, stream.ptr)
+        raw.allReduce(address, address, count, nccl.NCCL_FLOAT32, nccl.NCCL_SUM, stream)
 
     def bucketed() -> None:
         for i in range(len(slices)):
             reducer.ready(i)
         reducer.finish()
 
-    ways: list[Callable[[], None]] = [whole, bucketed]
-    times: list[list[float]] = [[], []]
+    def repeated(way: Callable[[], None]) -> None:
+        for _ in range(REPEATS):
+            way()
+
+    ways = {"NCCL": whole, "dtrain": bucketed}
+    times: dict[str, list[float]] = {name: [] for name in ways}
     expected = float(sum(range(1, comm.size + 1)))
     for _ in range(rounds + 1):
-        for way, taken in zip(ways, times, strict=True):
-            buffer.fill(comm.rank + 1)
+        for name, way in ways.items():
+            card.fill(buffer, comm.rank + 1)
             way()
-            if not bool((buffer == expected).all()):
-                raise SystemExit(f"rank {comm.rank}: {way.__name__}: a sum of {count} must be {expected}")
-            buffer.fill(0)
-            begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+            if not card.holds(buffer, expected):
+                sys.exit(f"rank {comm.rank}: {name}: the sum of {count} values must be {expected}")
+            card.fill(buffer, 0)
             comm.barrier()
-            begin.record()
-            for _ in range(REPEATS):
-                way()
-            end.record()
-            end.synchronize()
-            own = cupy.cuda.get_elapsed_time(begin, end) / 1e3 / REPEATS
-            taken.append(max(comm.allgather_object(own)))
-    theirs, ours = (statistics.median(taken[1:]) for taken in times)
+            own = card.seconds(partial(repeated, way)) / REPEATS
+            times[name].append(max(comm.allgather_object(own)))
+    theirs, ours = (statistics.median(taken[1:]) for taken in times.values())
     return theirs, ours
 
 

@@ -9,7 +9,6 @@ import pytest
 from benchmarks import dry_run
 from benchmarks.cubin import usage
 from benchmarks.dry_run import Line, first_error, last_line, whole
-from benchmarks.gpu_allreduce import bus_bytes_per_s, slices_of
 from benchmarks.inventory import Planned, decoded, inventory, training_net
 from benchmarks.without_card import MissingError, libraries
 from tests.kernels.cuda import nvrtc
@@ -86,12 +85,3 @@ def test_the_first_error_of_a_log_and_the_last_line_of_a_text() -> None:
     assert first_error("a warning\nx.cu(3): error: no\nx.cu(4): error: more") == "x.cu(3): error: no"
     assert last_line("one\ntwo\n") == "two"
     assert last_line("") == "nothing said"
-
-
-@pytest.mark.parametrize(("ranks", "expected"), [(2, 1e9), (4, 1.5e9), (8, 1.75e9)])
-def test_bus_bandwidth_is_twice_n_less_one_over_n(ranks: int, expected: float) -> None:
-    assert bus_bytes_per_s(500_000_000, 0.5, ranks) == pytest.approx(expected)
-
-
-def test_slices_follow_each_other_to_the_end() -> None:
-    assert slices_of(10, 4) == [(0, 4), (4, 8), (8, 10)]
