@@ -99,12 +99,13 @@ class Pooling(Layer):
         self.argmax = top[1].data if len(top) > 1 else None
         self.op = self.ops.Pooling(self.window, self.is_training, bottom[0].data, top[0].data, self.argmax)
 
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
+    def refresh(self) -> None:
         if self.method == "STOCHASTIC":
-            scope = self.scope
-            self.op.forward(bottom[0].data, top[0].data, None, self.random_key(), scope.rank, scope.size)
-        else:
-            self.op.forward(bottom[0].data, top[0].data, self.argmax, 0)
+            self.op.draw(self.random_key(), self.scope.rank, self.scope.size)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        self.refresh()
+        self.op.forward(bottom[0].data, top[0].data, self.argmax)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:

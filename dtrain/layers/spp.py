@@ -62,9 +62,13 @@ class SPP(Layer):
             top[0].reshape((shape[0], shape[1] * bins))
         self.op = self.ops.SPP(windows, self.is_training, bottom[0].data, top[0].data)
 
+    def refresh(self) -> None:
+        if self.method == "STOCHASTIC":
+            self.op.draw(self.random_key(), self.scope.rank, self.scope.size)
+
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        key = self.random_key() if self.method == "STOCHASTIC" else 0
-        self.op.forward(bottom[0].data, top[0].data, key, self.scope.rank, self.scope.size)
+        self.refresh()
+        self.op.forward(bottom[0].data, top[0].data)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         if propagate_down[0]:

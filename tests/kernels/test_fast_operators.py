@@ -101,7 +101,7 @@ def test_pooling_agrees(
             assert method == "AVE"
             assert pad
             return  # the NumPy operator serves
-        op.forward(bottom, top, None, 0)
+        op.forward(bottom, top, None)
         op.backward(array(backend, dy), dx)
         results.append((top, dx))
     for expected, got in zip(*results, strict=True):
@@ -115,7 +115,7 @@ def test_max_pooling_of_a_window_behind_the_image_takes_nothing(engine: str) -> 
     x = np.arange(81, dtype=np.float32).reshape(1, 1, 9, 9)
     bottom, top, dx = array(backend, x), poisoned(backend, (1, 1, 4, 4)), poisoned(backend, x.shape)
     op = backend.operators("DEFAULT").Pooling(window, True, bottom, top, None)
-    op.forward(bottom, top, None, 0)
+    op.forward(bottom, top, None)
     y = top.plain()
     np.testing.assert_array_equal(y[0, 0, :3, :3], x[0, 0, 1::3, 1::3])
     assert (y[0, 0, 3] == np.finfo(np.float32).min).all()

@@ -8,6 +8,7 @@ import numpy as np
 
 from dtrain.kernels.array import Plain, SyncedArray
 from dtrain.kernels.backend import Backend
+from dtrain.kernels.cpu.splitmix import uniform
 from dtrain.kernels.window import PoolingWindow
 
 
@@ -34,6 +35,7 @@ class Pooling:
         self.training = training
         self.implementation = "numpy"
         h, w = bottom.shape[2:]
+        self._drawing = 0, 0, 1  # key, rank, size
         self.index: Any = None  # (N, C, H', W') of the chosen element in the H x W plane
         self._image = (h, w)
         self._divisor = self._window_areas()
@@ -83,23 +85,18 @@ class Pooling:
         )
         return rows[:, None] | cols[None, :]
 
-    def forward(
-        self,
-        bottom: SyncedArray,
-        top: SyncedArray,
-        argmax: SyncedArray | None,
-        key: int,
-        rank: int = 0,
-        size: int = 1,
-    ) -> None:
-        """`key` seeds the draws of STOCHASTIC; image k on this rank is image k * size + rank of the job."""
+    def draw(self, key: int, rank: int = 0, size: int = 1) -> None:
+        """What STOCHASTIC draws in passes that follow; image k of this rank is k * size + rank of the job."""
+        self._drawing = key, rank, size
+
+    def forward(self, bottom: SyncedArray, top: SyncedArray, argmax: SyncedArray | None) -> None:
         x, y = bottom.plain(), top.plain_overwrite()
         if self.window.method == "AVE":
             self._windows(x, 0.0).sum(axis=(4, 5), out=y)
             y /= self._divisor.astype(y.dtype)
             return
         if self.window.method == "STOCHASTIC":
-            self._stochastic(x, y, key, rank, size)
+            self._stochastic(x, y)
             return
         windows = self._windows(x, -np.inf)
         position = windows.reshape(*windows.shape[:4], -1).argmax(axis=4)
@@ -114,14 +111,13 @@ class Pooling:
         if argmax is not None:
             argmax.plain_overwrite()[...] = self.index
 
-    def _stochastic(self, x: Plain, y: Plain, key: int, rank: int, size: int) -> None:
+    def _stochastic(self, x: Plain, y: Plain) -> None:
         windows = self._windows(x, 0.0).reshape(*y.shape, -1)
         total = windows.sum(axis=4)
         if not self.training:
             y[...] = (windows**2).sum(axis=4) / np.where(total > 0, total, 1)
             return
-        drawn = [np.random.default_rng((key, n * size + rank)).random(y.shape[1:]) for n in range(len(y))]
-        threshold = np.stack(drawn) * total
+        threshold = uniform(*self._drawing, len(y), y[0].size).reshape(y.shape) * total
         position = (windows.cumsum(axis=4) >= threshold[..., None]).argmax(axis=4)
         self.index = self._plane_index(position)
         y[...] = np.take_along_axis(windows, position[..., None], axis=4)[..., 0]

@@ -40,12 +40,16 @@ class SPP:
         ]
         self.implementation = "numpy"
 
-    def forward(self, bottom: SyncedArray, top: SyncedArray, key: int, rank: int = 0, size: int = 1) -> None:
-        """`key` seeds the draws of STOCHASTIC; image k on this rank is image k * size + rank of the job."""
+    def draw(self, key: int, rank: int = 0, size: int = 1) -> None:
+        """As Pooling's, for each level by a key of its own."""
+        for i, level in enumerate(self.levels):
+            level.draw((key + i) % 2**64, rank, size)
+
+    def forward(self, bottom: SyncedArray, top: SyncedArray) -> None:
         y = top.plain_overwrite()
         rows = y.reshape(y.shape[0], -1)
-        for i, (level, array, cut) in enumerate(zip(self.levels, self.pooled, self.cuts, strict=True)):
-            level.forward(bottom, array, None, key + i, rank, size)
+        for level, array, cut in zip(self.levels, self.pooled, self.cuts, strict=True):
+            level.forward(bottom, array, None)
             rows[:, cut] = array.plain().reshape(len(rows), -1)
 
     def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray) -> None:

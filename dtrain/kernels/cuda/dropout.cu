@@ -1,14 +1,7 @@
 // Dropout: y = scale x where a drawn number says so, else 0; see kernels/cpu/dropout.py for which number is whose. The
 // key changes from pass to pass, so it is read from the device's memory. y may be x.
 #include "kernel.cuh"
-
-// Output `number` (from 1) of SplitMix64 started at `key`.
-static __device__ unsigned long long drawn(unsigned long long key, unsigned long long number) {
-    unsigned long long z = key + number * 0x9E3779B97F4A7C15ull;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ z >> 31;
-}
+#include "splitmix.cuh"
 
 static __device__ Value kept(unsigned bits, unsigned limit, Value x, Real scale) {
     return (Value)(bits >= limit ? (Real)x * scale : (Real)0);

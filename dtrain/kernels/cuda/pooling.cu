@@ -5,6 +5,7 @@
 // `channels` says in what order images lie: 0 is Caffe's; otherwise the channels come last, and a thread takes
 // neighbouring ones together where it can.
 #include "kernel.cuh"
+#include "splitmix.cuh"
 
 #define WINDOW_PARAMETERS                                                                                         \
     Index h, Index w, Index out_h, Index out_w, Index kernel_h, Index kernel_w, Index stride_h, Index stride_w, \
@@ -227,10 +228,12 @@ extern "C" __global__ void mean_pool_backward(Index n, const Value* dy, Value* d
         mean_backward<1>(n, dy, dx, WINDOW);
 }
 
-// An element with probability proportional to its value; `drawn` is uniform in [0, 1). What lies outside counts as 0.
-// Without `drawn` the mean of the values weighted with themselves.
+// An element with probability proportional to its value, by the number that `key` gives an output's place in the job's
+// batch, where an image has `of_image` outputs. What lies outside counts as 0. Without a key the mean of the values
+// weighted with themselves.
 extern "C" __global__ void stochastic_pool_forward(
-    Index n, const Real* x, Real* y, int* index, const double* drawn, WINDOW_PARAMETERS) {
+    Index n, const Real* x, Real* y, int* index, const unsigned long long* key, Index of_image, Index rank,
+    Index size, WINDOW_PARAMETERS) {
     FOR_EACH(i, n) {
         const Real* plane = x + i / out_w / out_h * h * w;
         const Index top = i / out_w % out_h * stride_h - pad_h, left = i % out_w * stride_w - pad_w;
@@ -242,11 +245,13 @@ extern "C" __global__ void stochastic_pool_forward(
                 total += v;
                 squares += v * v;
             }
-        if (!drawn) {
+        if (!key) {
             y[i] = squares / (total > 0 ? total : (Real)1);
             continue;
         }
-        const double threshold = drawn[i] * total;
+        const unsigned long long image = (unsigned long long)(i / of_image) * size + rank;
+        const unsigned long long bits = drawn(key[0], image * of_image + i % of_image + 1);
+        const double threshold = (bits >> 11) * (1.0 / 9007199254740992.0) * total;
         Real sum = 0, chosen = 0;
         Index row = top, column = left;  // where rounding leaves none, the first
         bool found = false;

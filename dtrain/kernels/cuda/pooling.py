@@ -22,8 +22,8 @@ class Pooling:
     """bottom (N, C, H, W) -> top (N, C, H', W'), argmax likewise or None.
 
     AVE divides by the window clipped to the padded image. STOCHASTIC in training draws an element with
-    probability proportional to its value, in testing takes the value-weighted mean; its draws are the
-    host's, so that they are the same on every device. Source: Caffe's PoolingLayer.
+    probability proportional to its value, in testing takes the value-weighted mean; it draws what
+    the CPU draws. Source: Caffe's PoolingLayer.
     """
 
     def __init__(
@@ -35,7 +35,6 @@ class Pooling:
         top: SyncedArray,
         argmax: SyncedArray | None,
     ) -> None:
-        self._backend = backend
         self.window = window
         self.training = training
         self._form = Form(backend.card.real) if window.method == "STOCHASTIC" else own(bottom).form
@@ -48,24 +47,23 @@ class Pooling:
         self._is_wide = window.method == "STOCHASTIC" or prod(window.kernel) > NONE
         kind = np.int32 if self._is_wide else np.uint8
         self._index: Buffer | None = None if window.method == "AVE" else backend.empty(top.size, kind)
+        self._key = backend.variable(1, np.uint64)
+        self._rank, self._size = 0, 1
         self.implementation = "cuda"
 
-    def forward(
-        self,
-        bottom: SyncedArray,
-        top: SyncedArray,
-        argmax: SyncedArray | None,
-        key: int,
-        rank: int = 0,
-        size: int = 1,
-    ) -> None:
-        """`key` seeds the draws of STOCHASTIC; image k on this rank is image k * size + rank of the job."""
+    def draw(self, key: int, rank: int = 0, size: int = 1) -> None:
+        """What STOCHASTIC draws in passes that follow; image k of this rank is k * size + rank of the job."""
+        self._key.set(key)
+        self._rank, self._size = rank, size
+
+    def forward(self, bottom: SyncedArray, top: SyncedArray, argmax: SyncedArray | None) -> None:
         n, sides = top.size, (read(bottom, form=self._form), write(top, form=self._form))
         if self.window.method == "AVE":
             self._run("mean_pool_forward", n, *sides)
         elif self.window.method == "STOCHASTIC":
-            drawn = self._draw(top, key, rank, size) if self.training else None
-            self._run("stochastic_pool_forward", n, *sides, self._index, drawn)
+            key = self._key.buffer if self.training else None
+            job = n // max(top.shape[0], 1), self._rank, self._size
+            self._run("stochastic_pool_forward", n, *sides, self._index, key, *job)
         else:
             self._run(f"max_pool_forward{self._suffix}", n, *sides, self._index)
         if argmax is not None:
@@ -80,13 +78,6 @@ class Pooling:
     def _run(self, name: str, count: int, *args: Argument) -> None:
         launch = self._kernels.packed if self._form.channels_last else self._kernels.each
         launch(name, count, *args, *self._settings)
-
-    def _draw(self, top: SyncedArray, key: int, rank: int, size: int) -> Buffer:
-        """A number in [0, 1) for each output: a function of the image's place in the job's batch."""
-        draws = [
-            np.random.default_rng((key, n * size + rank)).random(top.shape[1:]) for n in range(top.shape[0])
-        ]
-        return self._backend.constants(np.stack(draws), np.float64)
 
     def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray) -> None:
         n, dy, dx = bottom_diff.size, read(top_diff, form=self._form), write(bottom_diff, form=self._form)

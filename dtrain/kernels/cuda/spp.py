@@ -38,10 +38,14 @@ class SPP:
         self._blocks = Blocks(backend, 1, [(num, array.size // num) for array in self._pooled])
         self.implementation = "cuda"
 
-    def forward(self, bottom: SyncedArray, top: SyncedArray, key: int, rank: int = 0, size: int = 1) -> None:
-        """`key` seeds the draws of STOCHASTIC; image k on this rank is image k * size + rank of the job."""
-        for i, (level, array) in enumerate(zip(self._levels, self._pooled, strict=True)):
-            level.forward(bottom, array, None, key + i, rank, size)
+    def draw(self, key: int, rank: int = 0, size: int = 1) -> None:
+        """As Pooling's, for each level by a key of its own."""
+        for i, level in enumerate(self._levels):
+            level.draw((key + i) % 2**64, rank, size)
+
+    def forward(self, bottom: SyncedArray, top: SyncedArray) -> None:
+        for level, array in zip(self._levels, self._pooled, strict=True):
+            level.forward(bottom, array, None)
         self._blocks.join(self._pooled, top)
 
     def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray) -> None:

@@ -92,7 +92,7 @@ def pooled_images(
             x = b.integers(3, *shape)
         index = b.backend.array(top) if method == "MAX" else None
         operator = b.ops.Pooling(window, True, x, y, index)
-        operator.forward(x, y, index, 1)
+        operator.forward(x, y, index)
         operator.backward(dy, dx)
         b.told("y", y)
         b.told("dx", dx)

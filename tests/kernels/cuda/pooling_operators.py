@@ -38,7 +38,9 @@ def pooling(
         y, dy, dx = b.room(2, 3, *out), b.data(2, 3, *out), b.room(*shape)
         index = b.room(2, 3, *out) if argmax else None
         operator = b.ops.Pooling(window, training, x, y, index)
-        operator.forward(x, y, index, 1234, 1, 2)
+        if method == "STOCHASTIC":
+            operator.draw(2**63 + 1234, 1, 2)
+        operator.forward(x, y, index)
         b.told("y", y)
         if index is not None:
             b.told("argmax", index)
@@ -68,7 +70,8 @@ def spp(b: Bench) -> None:
     width = sum(3 * prod(window.pooled((7, 9))) for window in windows)
     y, dy = b.room(2, width), b.data(2, width)
     operator = b.ops.SPP(windows, True, x, y)
-    operator.forward(x, y, 5)
+    operator.draw(2**64 - 1, 1, 2)
+    operator.forward(x, y)
     operator.backward(dy, dx)
     b.told("y", y)
     b.told("dx", dx)

@@ -1,4 +1,4 @@
-"""Losses, scores and dropout in passes that are captured once and replayed: as eager ones, on any input."""
+"""Losses, scores and random layers in passes that are captured once and replayed: as eager ones."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ NETS: dict[str, tuple[str, str, Shapes]] = {  # layer type, its parameters, bott
     "ContrastiveLoss": ("ContrastiveLoss", "", {**PAIR, "similar": (6,)}),
     "Accuracy": ("Accuracy", "accuracy_param { ignore_label: 1 }", PER_SAMPLE),
     "Dropout": ("Dropout", "dropout_param { dropout_ratio: 0.4 }", {"x": (6, 5)}),
+    "Pooling STOCHASTIC": (
+        "Pooling",
+        "pooling_param { pool: STOCHASTIC kernel_size: 2 }",
+        {"x": (3, 2, 5, 4)},
+    ),
+    "SPP STOCHASTIC": ("SPP", "spp_param { pool: STOCHASTIC pyramid_height: 2 }", {"x": (3, 2, 4, 4)}),
 }
 
 
@@ -80,6 +86,11 @@ def results(net: Net) -> dict[str, NDArray[Any]]:
     return found
 
 
+def is_no_loss(name: str) -> bool:
+    """Whether the diff of its top has to be given."""
+    return NETS[name][0] in ("Dropout", "Pooling", "SPP")
+
+
 class Replayed:
     """A net whose passes a replayer runs."""
 
@@ -108,7 +119,7 @@ def test_replays_give_what_the_cpu_gives(name: str) -> None:
         values = drawn(NETS[name][2], rng)
         fill(replayed.net, values)
         fill(cpu, values)
-        if name == "Dropout":
+        if is_no_loss(name):
             for net in (replayed.net, cpu):
                 net.blob("y").diff.plain_overwrite().fill(1)
         replayed.run()

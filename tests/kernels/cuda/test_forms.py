@@ -282,7 +282,7 @@ def test_a_chain_is_converted_where_it_begins_and_where_it_is_flat(
     assert (pooled.form, normal.form, scores.form) == (form, form, form.of(scores.shape))
 
     def forward() -> None:
-        pool.forward(x, pooled, None, 0)
+        pool.forward(x, pooled, None)
         relu.forward(pooled, pooled)
         lrn.forward(pooled, normal)
         product.forward(flat, weights, bias, scores)
@@ -387,7 +387,7 @@ def test_a_maximum_that_is_no_number_stays(backend: CudaBackend) -> None:
         given[0, :, 1, 1] = np.nan
         given[0, :, 2, 2] = 1
         operator = ops.Pooling(window, True, x, y, argmax)
-        operator.forward(x, y, argmax, 0)
+        operator.forward(x, y, argmax)
         assert np.isnan(y.plain()[0, :, 0, 0]).all()
         assert (argmax.plain()[0, :, 0, 0] == 7).all()
         assert (y.plain()[0, :, 0, 1] == -np.inf).all()

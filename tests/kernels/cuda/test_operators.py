@@ -27,6 +27,7 @@ NOT_OPERATORS = (
     "normalized",
     "recurrence",
     "regions",
+    "splitmix",
     "storage",
     "threads",
     "view",

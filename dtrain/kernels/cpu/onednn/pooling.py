@@ -71,7 +71,7 @@ class Pooling:
         self._backward: Steps | None = None
         self._backward_key: tuple[int, int] = (0, 0)
 
-    def forward(self, bottom: SyncedArray, top: SyncedArray, argmax: SyncedArray | None, key: int) -> None:
+    def forward(self, bottom: SyncedArray, top: SyncedArray, argmax: SyncedArray | None) -> None:
         self._forward()
 
     def backward(self, top_diff: SyncedArray, bottom_diff: SyncedArray) -> None:
