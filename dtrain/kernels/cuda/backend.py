@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import logging
 import pkgutil
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
@@ -15,9 +16,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from dtrain.errors import BackendError, unknown_name
 from dtrain.kernels.array import Plain, Shape
-from dtrain.kernels.backend import Backend, Operators
+from dtrain.kernels.backend import Backend, Operators, Unsupported
 from dtrain.kernels.cuda.array import Access, CudaArray
 from dtrain.kernels.cuda.card import Card
+from dtrain.kernels.cuda.cudnn.library import Cudnn
 from dtrain.kernels.cuda.device import Buffer, Device, Product
 from dtrain.kernels.cuda.form import Form, ValueType
 from dtrain.kernels.cuda.launch import Kernels
@@ -26,7 +28,14 @@ from dtrain.kernels.cuda.room import CudaRoom
 from dtrain.kernels.cuda.storage import Storage
 from dtrain.kernels.cuda.variables import Variable
 
+logger = logging.getLogger(__name__)
+
 HERE = "dtrain.kernels.cuda"
+FOLDERS: Final = {  # by engine, the fastest first
+    "DEFAULT": (f"{HERE}.cudnn", HERE),
+    "CUDNN": (f"{HERE}.cudnn",),
+    "CAFFE": (HERE,),
+}
 ENGINES = ("DEFAULT", "CAFFE", "CUDNN")
 FOREIGN_ENGINES = ("MKLDNN", "MKL2017")  # CPU libraries that a prototxt may name: a GPU takes its own best
 PRECISIONS: Final = {
@@ -60,6 +69,7 @@ class CudaBackend(Backend):
     ) -> None:
         self.device = device
         self.card = Card(device, dtype)
+        self.cudnn = Cudnn(device)
         self.dtype = self.card.dtype
         self.default_engine = engine
         self.asked_precision = precision
@@ -195,32 +205,56 @@ class CudaBackend(Backend):
 
 @final
 class CudaOperators(Operators):
-    """Operators bound to a backend."""
+    """Operators bound to a backend; the first folder whose class supports the arrays serves."""
 
     def __init__(self, backend: CudaBackend, engine: str) -> None:
         if engine not in (*ENGINES, *FOREIGN_ENGINES):
             raise BackendError(f"engine: {unknown_name('engine', engine, ENGINES)}")
+        if engine == "CUDNN":
+            backend.cudnn.require()
         self._backend = backend
+        self._engine = "DEFAULT" if engine in FOREIGN_ENGINES else engine
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        build = functools.partial(_operator(name), self._backend)
+        candidates = _candidates(name, FOLDERS[self._engine])
+        if not candidates:
+            candidates = _candidates(name, (HERE,))  # cuDNN has no such operator at all
+        if not candidates:
+            raise BackendError(f"CUDA: operator {name} must have a file in {HERE}, got none")
+        build = functools.partial(_build, candidates, self._backend)
         self.__dict__[name] = build
         return build
 
 
 @functools.cache
-def _files() -> dict[str, str]:
-    """Module names by their letters alone: "innerproduct" -> "inner_product"."""
-    path = importlib.import_module(HERE).__path__
+def _files(folder: str) -> dict[str, str]:
+    """Module names of a folder by their letters alone: "innerproduct" -> "inner_product"."""
+    path = importlib.import_module(folder).__path__
     return {m.name.replace("_", ""): m.name for m in pkgutil.iter_modules(path)}
 
 
 @functools.cache
-def _operator(name: str) -> Callable[..., Any]:
-    module = _files().get(name.lower())
-    if module is None:
-        raise BackendError(f"CUDA: operator {name} must have a file in {HERE}, got none")
-    found: Callable[..., Any] = getattr(importlib.import_module(f"{HERE}.{module}"), name)
-    return found
+def _candidates(name: str, folders: tuple[str, ...]) -> tuple[Callable[..., Any], ...]:
+    """The operator's classes in these folders, fastest first."""
+    found = []
+    for folder in folders:
+        module = _files(folder).get(name.lower())
+        if module is not None:
+            found.append(getattr(importlib.import_module(f"{folder}.{module}"), name))
+    return tuple(found)
+
+
+def _build(candidates: tuple[Callable[..., Any], ...], backend: CudaBackend, *args: Any) -> Any:
+    for i, candidate in enumerate(candidates):
+        try:
+            return candidate(backend, *args)
+        except Unsupported as reason:
+            if i + 1 == len(candidates):
+                raise BackendError(
+                    f"engine CUDNN: cuDNN must support an operator's shapes and types, got {reason}; engine "
+                    f"DEFAULT lets another implementation take it"
+                ) from None
+            logger.debug("%s: %s; the next implementation takes it", candidate.__module__, reason)
+    raise AssertionError("an operator has at least one implementation")

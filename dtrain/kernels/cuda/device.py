@@ -6,7 +6,7 @@ A card is one such device (cupy_device.py); the tests bring one that runs the sa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, final
@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dtrain.errors import BackendError
 from dtrain.kernels.array import Plain
 from dtrain.kernels.cuda.form import ValueType
 
@@ -148,6 +149,11 @@ class Device(ABC):
     @abstractmethod
     def is_capturing(self) -> bool: ...
 
+    @property
+    def no_capture(self) -> str:
+        """Why nothing that computes can be captured; empty where it can."""
+        return ""
+
     @abstractmethod
     def copy(self, source: Buffer, target: Buffer) -> None:
         """Within the device."""
@@ -163,6 +169,19 @@ class Device(ABC):
     @abstractmethod
     def gemm(self, product: Product, a: Buffer, b: Buffer, c: Buffer, bias: Buffer | None = None) -> None:
         """Queue a product; beta 0 overwrites C whatever it holds."""
+
+    def library(self, name: str) -> Any | None:
+        """A vendor's Python module by its name, if it is installed and this device can run what it queues."""
+        return None
+
+    @property
+    def stream_pointer(self) -> int:
+        """The main stream, for such a library to queue on."""
+        return 0
+
+    def call(self, queue: Callable[[Sequence[int]], None], buffers: Sequence[Buffer]) -> None:
+        """Let a library queue its work on the main stream: it gets the addresses of these buffers."""
+        raise BackendError(f"{self.describe()}: a device must run libraries to be asked, got a call of one")
 
     @property
     @abstractmethod

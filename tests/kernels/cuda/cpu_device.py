@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -194,8 +194,9 @@ class CpuDevice(Device):
     A capture executes nothing and keeps the calls, as a card's does; what a card refuses then is refused.
     """
 
-    def __init__(self, *, descending: bool = False) -> None:
+    def __init__(self, *, descending: bool = False, libraries: Mapping[str, Any] | None = None) -> None:
         self.descending = descending
+        self._libraries = libraries or {}
         self.index_limit = -1 if descending else Device.index_limit
         self._captured: list[Callable[[], None]] | None = None
 
@@ -280,6 +281,17 @@ class CpuDevice(Device):
 
     def gemm(self, product: Product, a: Buffer, b: Buffer, c: Buffer, bias: Buffer | None = None) -> None:
         self._queue(lambda: multiply(product, a, b, c, bias))
+
+    def library(self, name: str) -> Any | None:
+        return self._libraries.get(name)
+
+    def call(self, queue: Callable[[Sequence[int]], None], buffers: Sequence[Buffer]) -> None:
+        def run() -> None:
+            queue([int(buffer.ctypes.data) for buffer in buffers])
+            if not all(map(guards_hold, buffers)):
+                raise KernelError("a library wrote outside of a buffer")
+
+        self._queue(run)
 
     @property
     def compute_capability(self) -> int:
