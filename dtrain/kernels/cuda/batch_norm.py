@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import Access, maybe, read, update, write
+from dtrain.kernels.cuda.array import Access, follow, maybe, own, read, update, write
 from dtrain.kernels.cuda.backend import CudaBackend
-from dtrain.kernels.cuda.channels import ChannelSums, images_channels_inner
 from dtrain.kernels.cuda.device import Buffer
+from dtrain.kernels.cuda.image_channels import ImageChannels
 from dtrain.kernels.cuda.in_place import same
 
 
@@ -16,7 +16,9 @@ from dtrain.kernels.cuda.in_place import same
 class BatchNorm:
     """bottom (N, C, ...), or (N,) as one channel -> top of the same shape; both may be one array.
 
-    As kernels/cpu/batch_norm.py says; everything stays on the device.
+    As kernels/cpu/batch_norm.py says; everything stays on the device, in the form of the bottom. With `relu`,
+    which a plan sets for a pass, the top is max(y, 0), and the backward pass after it starts from the diff
+    behind that.
     """
 
     def __init__(
@@ -28,19 +30,24 @@ class BatchNorm:
         bottom: SyncedArray,
         top: SyncedArray,
     ) -> None:
-        self._kernels = backend.kernels("channels.cu")
+        self.relu = False
         self.eps = float(eps)
         self.fraction = float(fraction)
         self.use_global_stats = use_global_stats
-        images, self._channels, self._inner = images_channels_inner(bottom.shape)
-        self._sums = ChannelSums(backend, images, self._channels, self._inner)
-        self._center = backend.empty(self._channels)
-        self._inverse = backend.empty(self._channels)  # 1 / sqrt(variance + eps)
-        self._spread = backend.empty(self._channels)
-        self._sum = backend.empty(self._channels)  # of dy
-        self._dot = backend.empty(self._channels)  # of dy x^
-        # x^, kept where the top overwrites the bottom
-        self._normalized: Buffer | None = backend.empty(bottom.size) if same(bottom, top) else None
+        self._form = form = follow(bottom, top)
+        self._kernels = backend.kernels("batch_norm.cu", form.type)
+        self._images = images = ImageChannels(backend, bottom.shape, form, self._kernels)
+        self._center = backend.empty(images.channels)
+        self._inverse = backend.empty(images.channels)  # 1 / sqrt(variance + eps)
+        self._gain = backend.empty(images.channels)  # times scale
+        self._shift = backend.empty(images.channels)  # bias
+        self._sum = backend.empty(images.channels)  # of dy
+        self._dot = backend.empty(images.channels)  # of dy x^
+        # x, kept where the top overwrites the bottom
+        self._kept: Buffer | None = (
+            backend.empty(bottom.size, form.type.storage) if same(bottom, top) else None
+        )
+        self._was_rectified = False
         self.implementation = "cuda"
 
     def forward(
@@ -53,45 +60,43 @@ class BatchNorm:
         bias: SyncedArray | None,
         top: SyncedArray,
     ) -> None:
+        images, x = self._images, read(bottom, form=self._form)
+        if not images.count:
+            return
+        affine = maybe(read, scale), maybe(read, bias)
+        channels = self._center, self._inverse, self._gain, self._shift
         if self.use_global_stats:
             gathered = read(mean), read(variance), read(factor)
             self._kernels.each(
-                "batch_norm_gathered", self._channels, *gathered, self._center, self._inverse, self.eps
+                "gathered_statistics", images.channels, *gathered, self.eps, *affine, *channels
             )
         else:
-            self._take_statistics(bottom, mean, variance, factor)
-        self._kernels.each(
-            "batch_norm_forward",
-            bottom.size,
-            read(bottom),
-            write(top),
-            self._normalized,
+            m = images.count
+            images.launch("statistics", x, images.partial)
+            images.finish(
+                "finish_statistics",
+                x,
+                1 if images.are_rows else images.inner,
+                float(m),
+                update(mean),
+                update(variance),
+                update(factor),
+                self.fraction,
+                m / (m - 1) if m > 1 else 1.0,
+                self.eps,
+                *affine,
+                *channels,
+            )
+        self._was_rectified = self.relu
+        images.launch(
+            "normalize",
+            x,
+            write(top, form=self._form),
+            self._kept,
             self._center,
-            self._inverse,
-            maybe(read, scale),
-            maybe(read, bias),
-            self._channels,
-            self._inner,
-        )
-
-    def _take_statistics(
-        self, bottom: SyncedArray, mean: SyncedArray, variance: SyncedArray, factor: SyncedArray
-    ) -> None:
-        m = self._sums.count
-        self._sums.run("channel_sum", self._center, 1 / m, read(bottom))
-        self._sums.run("channel_squares", self._spread, 1 / m, read(bottom), self._center)
-        self._kernels.each(
-            "batch_norm_gather",
-            self._channels,
-            self._center,
-            self._spread,
-            update(mean),
-            update(variance),
-            update(factor),
-            self._inverse,
-            self.fraction,
-            m / (m - 1) if m > 1 else 1.0,
-            self.eps,
+            self._gain,
+            self._shift,
+            int(self.relu),
         )
 
     def backward(
@@ -104,37 +109,18 @@ class BatchNorm:
         bias_diff: SyncedArray | None,
     ) -> None:
         """Overwrites `bottom_diff`, which may be `top_diff`; adds to the others; None is not computed."""
-        through_statistics = bottom_diff is not None and not self.use_global_stats
-        if bias_diff is not None:
-            self._sums.run("channel_sum", update(bias_diff), 1.0, read(top_diff))
-        if scale_diff is not None:
-            self._dot_normalized(top_diff, bottom, update(scale_diff))
-        if bottom_diff is None:
+        images, dy = self._images, read(top_diff, form=self._form)
+        if not images.count:
             return
-        if through_statistics:
-            self._sums.run("channel_sum", self._sum, 1.0, read(top_diff))
-            self._dot_normalized(top_diff, bottom, self._dot)
-        kept = self._normalized is not None
-        self._kernels.each(
-            "batch_norm_backward",
-            top_diff.size,
-            read(top_diff),
-            self._normalized if kept else read(bottom),
-            write(bottom_diff),
-            None if kept else self._center,
-            self._inverse,
-            maybe(read, scale),
-            self._sum if through_statistics else None,
-            self._dot if through_statistics else None,
-            float(self._sums.count),
-            self._channels,
-            self._inner,
-        )
-
-    def _dot_normalized(self, top_diff: SyncedArray, bottom: SyncedArray, total: Access | Buffer) -> None:
-        """The sum of dy x^ for each channel."""
-        if self._normalized is not None:
-            self._sums.run("channel_dot", total, 1.0, read(top_diff), self._normalized)
-        else:
-            args = read(top_diff), read(bottom), self._center, self._inverse
-            self._sums.run("channel_dot_normalized", total, 1.0, *args)
+        x: Access | Buffer = read(bottom, form=self._form) if self._kept is None else self._kept
+        channels = self._center, self._inverse, self._gain, self._shift, int(self._was_rectified)
+        through_statistics = bottom_diff is not None and not self.use_global_stats
+        if through_statistics or scale_diff is not None or bias_diff is not None:
+            images.launch("dots", dy, x, *channels, images.partial)
+            diffs = maybe(update, scale_diff), maybe(update, bias_diff)
+            images.finish("finish_dots", self._sum, self._dot, *diffs)
+        if bottom_diff is not None:
+            own(bottom_diff).offer(self._form)
+            sums = (self._sum, self._dot) if through_statistics else (None, None)
+            target = write(bottom_diff, form=self._form)
+            images.launch("hand_back", dy, x, target, *channels, *sums, float(images.count))

@@ -147,15 +147,6 @@ struct Times {
 struct TimesNegative {
     __device__ Real operator()(Index, Real dy, Real x) const { return dy * (x < 0 ? x : (Real)0); }
 };
-struct SquareAround {
-    const Real* center;
-    __device__ Real operator()(Index c, Real x) const { return (x - center[c]) * (x - center[c]); }
-};
-struct TimesNormalized {
-    const Real *center, *inverse;
-    __device__ Real operator()(Index c, Real dy, Real x) const { return dy * ((x - center[c]) * inverse[c]); }
-};
-
 #define CHUNKS Index channels, Index images, Index inner, Index chunk, Real* partial
 #define CHUNKS_LAST Index channels, Index rows, Index packs, Index chunk, Real* partial
 
@@ -184,25 +175,6 @@ extern "C" __global__ void channel_dot_negative_last(CHUNKS_LAST, const Value* d
     sum_rows_packed(channels, rows, packs, chunk, partial, TimesNegative{}, dy, x);
 }
 
-extern "C" __global__ void channel_squares(CHUNKS, const Value* x, const Real* center) {
-    sum_planes(channels, images, inner, chunk, partial, SquareAround{center}, x);
-}
-
-extern "C" __global__ void channel_squares_last(CHUNKS_LAST, const Value* x, const Real* center) {
-    sum_rows_packed(channels, rows, packs, chunk, partial, SquareAround{center}, x);
-}
-
-// Of dy times (x - center) inverse.
-extern "C" __global__ void channel_dot_normalized(
-    CHUNKS, const Value* dy, const Value* x, const Real* center, const Real* inverse) {
-    sum_planes(channels, images, inner, chunk, partial, TimesNormalized{center, inverse}, dy, x);
-}
-
-extern "C" __global__ void channel_dot_normalized_last(
-    CHUNKS_LAST, const Value* dy, const Value* x, const Real* center, const Real* inverse) {
-    sum_rows_packed(channels, rows, packs, chunk, partial, TimesNormalized{center, inverse}, dy, x);
-}
-
 // total = factor * the sum of the parts, added to what is there if `add`; one warp a channel.
 extern "C" __global__ void channel_finish(
     Index channels, const Real* partial, Index parts, Real* total, Real factor, Index add) {
@@ -211,58 +183,6 @@ extern "C" __global__ void channel_finish(
         FOR_ROW(part, parts) sum += partial[part * channels + c];
         sum = factor * over_block<Plus>(sum, (Real*)0);
         if (threadIdx.x == 0) total[c] = add ? total[c] + sum : sum;
-    }
-}
-
-// What the batch's statistics make of the gathered ones; `inverse` is 1 / sqrt(variance + eps).
-extern "C" __global__ void batch_norm_gather(
-    Index channels, const Real* center, const Real* spread, Real* mean, Real* variance, Real* factor, Real* inverse,
-    Real fraction, Real unbiased, Real eps) {
-    FOR_EACH(c, channels) {
-        mean[c] = mean[c] * fraction + center[c];
-        variance[c] = variance[c] * fraction + unbiased * spread[c];
-        inverse[c] = 1 / sqrt(spread[c] + eps);
-        if (c == 0) factor[0] = factor[0] * fraction + 1;
-    }
-}
-
-extern "C" __global__ void batch_norm_gathered(
-    Index channels, const Real* mean, const Real* variance, const Real* factor, Real* center, Real* inverse, Real eps) {
-    const Real weight = factor[0] == 0 ? (Real)0 : 1 / factor[0];
-    FOR_EACH(c, channels) {
-        center[c] = mean[c] * weight;
-        inverse[c] = 1 / sqrt(variance[c] * weight + eps);
-    }
-}
-
-// y may be x; `normalized`, scale and bias may be absent.
-extern "C" __global__ void batch_norm_forward(
-    Index n, const Real* x, Real* y, Real* normalized, const Real* center, const Real* inverse, const Real* scale,
-    const Real* bias, Index channels, Index inner) {
-    FOR_EACH(i, n) {
-        const Index c = i / inner % channels;
-        Real v = (x[i] - center[c]) * inverse[c];
-        if (normalized) normalized[i] = v;
-        if (scale) v *= scale[c];
-        if (bias) v += bias[c];
-        y[i] = v;
-    }
-}
-
-// dx = (g - mean(g) - mean(g x^) x^) inverse for g = scale dy, the means over m values a channel; `sum` is that of
-// dy and `dot` that of dy x^; without them dx = g inverse. x^ is x where center is absent. dx may be dy.
-extern "C" __global__ void batch_norm_backward(
-    Index n, const Real* dy, const Real* x, Real* dx, const Real* center, const Real* inverse, const Real* scale,
-    const Real* sum, const Real* dot, Real m, Index channels, Index inner) {
-    FOR_EACH(i, n) {
-        const Index c = i / inner % channels;
-        Real g = dy[i];
-        if (sum) {
-            const Real normalized = center ? (x[i] - center[c]) * inverse[c] : x[i];
-            g -= sum[c] / m + dot[c] / m * normalized;
-        }
-        if (scale) g *= scale[c];
-        dx[i] = g * inverse[c];
     }
 }
 
