@@ -19,8 +19,7 @@ from dtrain.errors import BackendError, CommError, ConfigError
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto import text
 from dtrain.solvers.settings import Settings
-from tests.kernels.cuda import numpy_cupy
-from tests.kernels.cuda.test_cupy_device import stand_in
+from tests.kernels.cuda.numpy_cupy import Cupy
 
 UUID = bytes(range(0x10, 0x20))
 
@@ -39,12 +38,11 @@ def ranks(local_rank: int = 0, local_size: int = 1) -> SingleCommunicator:
 
 def machine_of(monkeypatch: pytest.MonkeyPatch, cards: int, *, uuid: bytes = UUID) -> None:
     """A machine with so many cards."""
-    cupy = numpy_cupy.module(cards=cards)
+    cupy = Cupy(cards=cards).install(monkeypatch)
     runtime = cupy.cuda.runtime
     about = runtime.getDeviceProperties
     monkeypatch.setattr(runtime, "getDeviceProperties", lambda number: {**about(number), "uuid": uuid})
     monkeypatch.setattr(runtime, "deviceGetPCIBusId", lambda number: f"0000:{number:02x}:00.0", raising=False)
-    stand_in(monkeypatch, cupy)
 
 
 def numbers(found: Choice) -> list[int]:
@@ -87,7 +85,7 @@ def test_an_unset_solver_mode_takes_a_card_only_where_one_is_usable(monkeypatch:
     machine_of(monkeypatch, 0)
     assert numbers(choice_of(settings(""), ranks(), None)) == []
     monkeypatch.setattr(device, "DRIVER", "libnothing.so.1")
-    stand_in(monkeypatch, None)
+    monkeypatch.setattr(device.cupy_device, "count", lambda: pytest.fail("nobody asks for cards"))
     assert choice_of(settings(""), ranks(), None).is_free
 
 
