@@ -183,6 +183,15 @@ def test_a_captured_product_takes_the_algorithm_chosen_before(device: CupyDevice
     assert (fetched(device, c[16:32], F32) == 4).all()
 
 
+def test_a_captured_product_does_not_take_an_algorithm_for_better_alignments(device: CupyDevice) -> None:
+    a, c = on(device, np.ones(64), F32), device.empty(64, np.float32)
+    device.gemm(Product(4, 4, 4), a[:16], a[16:32], c[:16])
+    device.begin_capture()
+    with pytest.raises(BackendError, match="none of its types and alignments"):
+        device.gemm(Product(4, 4, 4), a[1:17], a[16:32], c[:16])
+    device.abandon_capture()
+
+
 def test_a_product_that_is_captured_before_it_has_run_is_told(device: CupyDevice) -> None:
     a, c = on(device, np.ones(16), F32), device.empty(16, np.float32)
     device.begin_capture()

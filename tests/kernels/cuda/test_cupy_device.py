@@ -197,22 +197,46 @@ def test_a_library_is_found_by_its_name_or_is_none(device: CupyDevice) -> None:
 def test_another_thread_feeds_a_card_that_is_not_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     Cupy(cards=2, capability="80").install(monkeypatch)
     device = CupyDevice(1)
-    target, got = device.empty(4, np.float32), device.host(4, np.float32)
+    targets, got = [device.empty(4, np.float32) for _ in range(3)], device.host(4, np.float32)
+    early = device.host(4, np.float32)
+    early[...] = 3
     marks = []
 
-    def feed() -> None:
-        values = device.host(4, np.float32)
-        values[...] = 3
-        marks.append(device.copy_in(values, target, None))
+    def feed_what_is_there() -> None:
+        marks.append(device.copy_in(early, targets[0], None))
 
-    thread = threading.Thread(target=feed)
+    def feed() -> None:
+        late = device.host(4, np.float32)
+        late[...] = 3
+        marks.append(device.copy_in(late, targets[1], None))
+
+    def take() -> None:
+        targets[2] = device.empty(4, np.float32)
+
     device.begin_capture()
-    thread.start()
-    thread.join()
+    for work in (feed_what_is_there, feed, take):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
     device.end_capture()
-    device.after(marks[0])
-    device.download(target, got)
-    assert got.tolist() == [3] * 4
+    assert len(marks) == 2
+    for mark, target in zip(marks, targets, strict=False):
+        device.after(mark)
+        device.download(target, got)
+        assert got.tolist() == [3] * 4
+
+
+def test_everything_goes_to_the_devices_stream_whatever_the_current_one_is(
+    cupy: Cupy, device: CupyDevice
+) -> None:
+    x, y, got = device.empty(4, np.float32), device.empty(4, np.float32), device.host(4, np.float32)
+    kernel = device.function("epilog.cu", "bias_relu", ("REAL=float",))
+    cupy.cuda.Stream(non_blocking=True).use()
+    device.send(np.full(4, -2, np.float32), x)
+    kernel((1,), (32,), [np.int32(3), x, np.uintp(0), np.int32(4), np.int32(1)], 0)
+    device.gemm(Product(2, 2, 2), x, x, y)
+    device.download(y, got)
+    assert got.tolist() == [0, 0, 0, 4]
 
 
 # -- what it says
