@@ -183,6 +183,7 @@ def test_what_a_killed_writer_was_at_is_cleared_away(source: str, tmp_path: Path
     part = tmp_path / "out.part"
     (part / "part-00001-of-00002.x1y2.part" / "part").mkdir(parents=True)
     (part / "part-00000-of-00002.h5.new").write_bytes(b"half")
+    (part / "part-00000-of-00002.new").mkdir()
     (part / "plan.json").write_text("another")
     convert(source, tmp_path / "out", "lmdb", 2)
     assert sorted(os.listdir(tmp_path / "out")) == ["part-00000-of-00002", "part-00001-of-00002"]

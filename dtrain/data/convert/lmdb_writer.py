@@ -49,11 +49,20 @@ def write_lmdb(
         os.rename(compact, path)
         _sync(parent)
     except (OSError, lmdb.Error) as error:
-        raise DataError(f"{path}: must be writable, got {error}") from error
+        raise DataError(f"{path}: must be writable, got {error}{_room(parent)}") from error
     finally:
         if place:
             shutil.rmtree(place, ignore_errors=True)
     return num
+
+
+def _room(folder: str) -> str:
+    """How much may still be written: LMDB says of a full disk no more than that a write failed."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    return f"; {free / 1e6:,.0f} MB are free there"
 
 
 def refuse_existing(path: str, overwrite: bool) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from dtrain.data.convert.arrow_writer import write_arrow
 from dtrain.data.convert.items import FileItems, Items, ReaderItems
 from dtrain.data.convert.lmdb_writer import write_lmdb
+from dtrain.data.convert.safe_file import SafeFile
 from dtrain.data.datum import encode_image, encode_pixels
 from dtrain.data.decode import encode_pixels_as
 from dtrain.data.hdf5_rows import hdf5
@@ -128,13 +129,15 @@ def _write_leveldb(path: str, records: Named) -> None:
 
 def _write_hdf5(path: str, records: Named) -> None:
     rows: list[Record] = []
-    with hdf5().File(path, "w") as file:
+    with SafeFile(path) as target, hdf5().File(target, "w") as file:
         for _, record in records:
             rows.append(record)
             if len(rows) == _ROWS:
                 _append(file, rows)
                 rows = []
-        if rows:
+                if target.error is not None:
+                    break
+        if rows and target.error is None:
             _append(file, rows)
 
 

@@ -43,7 +43,7 @@ from dtrain.errors import ConfigError, DataError, unknown_name
 _AHEAD = 16  # records a thread that are read before they are written
 _TOLD_EVERY = 100
 _PLAN, _LOCK = "plan.json", "lock"
-_DONE = re.compile(r"part-\d{5,}-of-\d{5,}(\.[a-z0-9]+)?")
+_DONE = re.compile(r"part-\d{5,}-of-\d{5,}(\.arrow|\.parquet|\.h5)?")
 
 
 @final
