@@ -84,7 +84,14 @@ class Solver:
         )
         self._displays = Displays(param, train_net, self.comm, self.reporter, recorder)
         self._snapshots = Snapshots(
-            settings, train_net, self.test_nets, self.comm, self._updater, self._lr, self.reporter
+            settings,
+            train_net,
+            self.test_nets,
+            self.comm,
+            self._updater,
+            self._scaled,
+            self._lr,
+            self.reporter,
         )
         self._snapshots.share_weights()
         for paths in param.weights:

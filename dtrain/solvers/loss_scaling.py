@@ -95,8 +95,8 @@ class ScaledLoss:
         """To go on from later."""
         return None if self.op is None else self.op.state()
 
-    def restore(self, state: ScaleState | None) -> None:
-        """Go on from what `state` told, if both runs scale their losses."""
-        if self.op is not None and state is not None:
+    def restore(self, state: ScaleState) -> None:
+        """Go on from what `state` told, if this run scales its losses too."""
+        if self.op is not None:
             self.op.restore(state)
             self._known = state

@@ -44,6 +44,8 @@ class Manifest:
     test: list[Stream]
     digests: dict[str, str]
     """BLAKE2b of the model and the state, in this order, by file name."""
+    loss_scale: list[float] | None = None
+    """The numbers of a ScaleState, where losses are scaled."""
 
 
 @final
@@ -75,6 +77,7 @@ def read(path: Path) -> Manifest:
         stored: Any = json.loads(path.read_text(encoding="utf-8"))
         if stored["format"] != FORMAT:
             raise SnapshotError(f"{path}: format must be {FORMAT}, got {stored['format']}")
+        stored.setdefault("loss_scale", None)  # older manifests have none
         known = {field.name: stored[field.name] for field in fields(Manifest)}
         known["train"] = Stream(**stored["train"])
         known["test"] = [Stream(**one) for one in stored["test"]]

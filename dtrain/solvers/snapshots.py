@@ -15,12 +15,14 @@ from dtrain.comm.abort import agree
 from dtrain.comm.communicator import Communicator
 from dtrain.comm.digest import check_equal
 from dtrain.errors import DtrainError, SnapshotError
+from dtrain.kernels.loss_scaling import ScaleState
 from dtrain.layers.data_source import DataSource
 from dtrain.metrics.reporter import Reporter, Snapshot
 from dtrain.net import Net
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.files import write_binary
 from dtrain.solvers import hdf5, manifest, state, weights
+from dtrain.solvers.loss_scaling import ScaledLoss
 from dtrain.solvers.lr_policy import LearningRate
 from dtrain.solvers.manifest import Manifest, SnapshotPaths, Stream
 from dtrain.solvers.settings import Settings
@@ -48,6 +50,7 @@ class Snapshots:
         test_nets: list[Net],
         comm: Communicator,
         updater: Updater,
+        scaled: ScaledLoss,
         rate: LearningRate,
         reporter: Reporter,
     ) -> None:
@@ -56,6 +59,7 @@ class Snapshots:
         self._test_nets = test_nets
         self._comm = comm
         self._updater = updater
+        self._scaled = scaled
         self._rate = rate
         self._reporter = reporter
         self.prefix = prefix_of(settings)
@@ -106,6 +110,7 @@ class Snapshots:
     def _position(self, it: int) -> Callable[[SnapshotPaths], Manifest]:
         """Where the run is now, as a manifest that wants the digests of the files."""
         train, test = stream_of(self._net), [stream_of(net) for net in self._test_nets]
+        scale = self._scaled.state()
 
         def describe(paths: SnapshotPaths) -> Manifest:
             return Manifest(
@@ -117,6 +122,7 @@ class Snapshots:
                 seed=self._net.scope.seed,
                 train=train,
                 test=test,
+                loss_scale=None if scale is None else list(scale),
                 digests={path.name: digest_of(path) for path in (paths.model, paths.state)},
             )
 
@@ -237,6 +243,9 @@ class Snapshots:
             seek(net, stream)
         self._net.scope.seed = position.seed
         seek(self._net, position.train)
+        if position.loss_scale is not None:
+            scale, *counts = position.loss_scale
+            self._scaled.restore(ScaleState(scale, *(int(count) for count in counts)))
 
 
 def sources_of(net: Net) -> list[DataSource]:
