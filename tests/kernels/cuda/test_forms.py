@@ -119,6 +119,21 @@ def test_sixteen_bits_are_read_as_they_are(backend: CudaBackend, form: Form) -> 
     np.testing.assert_array_equal(np.signbit(got), np.signbit(expected))
 
 
+def check_cast(backend: CudaBackend, kind: ValueType) -> None:
+    """To 16 bits and back, multiplied on both ways; between packs too."""
+    given = backend.constants(np.arange(-50.0, 51.0))
+    narrow, wide = backend.empty(101, np.uint16), backend.empty(101)
+    backend.card.cast(given, narrow, kind, 0.5)
+    np.testing.assert_array_equal(to_floats(np.asarray(narrow), kind), np.arange(-50, 51) / 2)
+    backend.card.cast(narrow[3:], wide[3:], kind, 4.0)
+    np.testing.assert_array_equal(np.asarray(wide)[3:], 2 * np.arange(-47, 51))
+
+
+@pytest.mark.parametrize("kind", [BF16.type, FP16.type])
+def test_a_cast_scales_on_the_way(backend: CudaBackend, kind: ValueType) -> None:
+    check_cast(backend, kind)
+
+
 # -- orders
 
 

@@ -15,6 +15,7 @@ from tests.kernels.cuda.bench import Bench, compare
 from tests.kernels.cuda.cpu_device import CpuDevice, files, kernels_of, ran
 from tests.kernels.cuda.form_operators import IN_FORMS, ROWS
 from tests.kernels.cuda.test_epilog import check as check_epilog
+from tests.kernels.cuda.test_forms import check_cast
 
 NOT_OPERATORS = (
     "array",
@@ -73,11 +74,12 @@ def test_every_kernel_is_run_on_the_cpu() -> None:
     """Runs what this process has not run yet, so that the test holds alone as well."""
     kernels = {(file, name) for file in files() for name in kernels_of(file)}
     if kernels - ran:
-        for run in ROWS.values():
-            with np.errstate(divide="ignore", invalid="ignore"):
-                compare(run, CudaBackend(CpuDevice()), CpuBackend(engine="CAFFE"))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for run in ROWS.values():
+                run(Bench(CudaBackend(CpuDevice())))
             for run in IN_FORMS.values():
-                run(Bench(CudaBackend(CpuDevice()), Form(ValueType.FLOAT32, True)))
+                run(Bench(CudaBackend(CpuDevice()), Form(ValueType.BFLOAT16, True)))
+        check_cast(CudaBackend(CpuDevice()), ValueType.FLOAT16)
         check_epilog(CpuDevice(), ValueType.FLOAT32)
     print(f"{len(kernels & ran)} of {len(kernels)} kernels run on the CPU")
     assert sorted(kernels - ran) == []
