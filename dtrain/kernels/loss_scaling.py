@@ -25,7 +25,8 @@ class ScaleState(NamedTuple):
 class LossScaling:
     """A step whose gradients are not all numbers is skipped.
 
-    Where the scale `adapts` it then shrinks, and grows after `patience` good steps, within [least, most].
+    Where the scale `adapts` it then shrinks, down to `least`, and grows after `patience` good steps, up to
+    `most`; one that began beyond a bound stays there.
     """
 
     initial: float
@@ -45,9 +46,9 @@ class LossScaling:
         scale, good, skipped, in_a_row = state
         if not math.isfinite(sum_of_squares):
             if self.adapts:
-                scale = max(scale * self.backoff, self.least)
+                scale = min(scale, max(scale * self.backoff, self.least))
             return ScaleState(scale, 0, skipped + 1, in_a_row + 1)
         good += 1
         if self.adapts and good >= self.patience:
-            scale, good = min(scale * self.growth, self.most), 0
+            scale, good = max(scale, min(scale * self.growth, self.most)), 0
         return ScaleState(scale, good, skipped, 0)

@@ -117,11 +117,11 @@ extern "C" __global__ void look_at_gradients(
         state[1] += 1;
         state[3] = 0;
         if (adapts && state[1] >= patience) {
-            state[0] = scale * growth < most ? scale * growth : most;
+            state[0] = scale > most ? scale : scale * growth < most ? scale * growth : most;
             state[1] = 0;
         }
     } else {
-        if (adapts) state[0] = scale * backoff > least ? scale * backoff : least;
+        if (adapts) state[0] = scale < least ? scale : scale * backoff > least ? scale * backoff : least;
         state[1] = 0;
         state[2] += 1;
         state[3] += 1;

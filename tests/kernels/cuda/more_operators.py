@@ -131,6 +131,16 @@ def pair_loss(op: str, args: tuple[object, ...], third: str, normalizer: Normali
 
 
 row("EuclideanLoss", pair_loss("EuclideanLoss", (), ""))
+
+
+def loss_of_many(b: Bench) -> None:
+    """More values than the blocks that sum them have threads."""
+    x, y, loss = b.data(3, 50_001), b.data(3, 50_001), b.room()
+    b.ops.EuclideanLoss(x.shape, BY_7).forward(x, y, loss)
+    b.told("loss", loss)
+
+
+row("EuclideanLoss of many", loss_of_many)
 row("HingeLoss", pair_loss("HingeLoss", (False,), "labels"))
 row("HingeLoss squared", pair_loss("HingeLoss", (True,), "labels"))
 row("MultinomialLogisticLoss", pair_loss("MultinomialLogisticLoss", (), "probabilities"))

@@ -319,4 +319,6 @@ def loss_scale(clip: float | None, scaling: LossScaling) -> Run:
 
 row("LossScale", loss_scale(None, LossScaling(initial=1024, patience=2, growth=4.0)))
 row("LossScale that is fixed, with clip", loss_scale(0.5, LossScaling(initial=1024, adapts=False)))
+row("LossScale below its bounds", loss_scale(None, LossScaling(initial=2, patience=1, least=8, growth=2)))
+row("LossScale above its bounds", loss_scale(None, LossScaling(initial=1024, patience=1, most=512)))
 row("LossScale at its bounds", loss_scale(None, LossScaling(initial=1024, patience=1, least=1000, most=1500)))

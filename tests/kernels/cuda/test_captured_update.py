@@ -119,6 +119,10 @@ def test_the_scale_shrinks_and_grows_within_its_bounds() -> None:
     assert [one.scale for one in met] == [4, 8, 8, 8, 2, 1, 1, 1]
     assert met[-2] == ScaleState(1, 0, 3, 3)
     assert met[-1] == ScaleState(1, 1, 3, 0)
+    for beyond in (0.5, 16.0):
+        state = ScaleState(beyond)
+        assert scaling.after(scaling.after(state, 1.0), 1.0).scale == (1 if beyond < 1 else beyond)
+        assert scaling.after(state, np.inf).scale == (beyond if beyond < 1 else 4)
     fixed = LossScaling(initial=4, adapts=False, patience=1)
     assert fixed.after(fixed.start(), np.inf) == ScaleState(4, 0, 1, 1)
     assert fixed.after(fixed.start(), 1.0).scale == 4
