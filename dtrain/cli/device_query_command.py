@@ -11,9 +11,12 @@ import typer
 
 from dtrain.cli import options as o
 from dtrain.cli.app import app
-from dtrain.cli.device import choose_backend, no_gpu
+from dtrain.cli.device import choose_backend
 from dtrain.cli.job import Telling, open_job
+from dtrain.comm import nccl
 from dtrain.comm.launcher import describe
+from dtrain.errors import BackendError, CommError
+from dtrain.kernels.cuda import stack
 from dtrain.metrics.progress import Show
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -27,7 +30,7 @@ def device_query(
     ] = None,
     cpu: o.Cpu = False,
 ) -> None:
-    """Tell what this machine has: processor, cores, ranks, MPI, oneDNN, GPUs."""
+    """Tell what this machine has: processor, cores, ranks, MPI, oneDNN, GPUs and their libraries."""
     with open_job(Telling(show=Show.OFF)) as job:
         backend = choose_backend(None, job.comm, gpu=gpu, cpu=cpu, threads=None, engine="DEFAULT")
         ranks = describe(job.comm)
@@ -36,10 +39,11 @@ def device_query(
             ("device", backend.describe()),
             *(("rank", line) for line in ranks),
             ("MPI", mpi()),
-            ("GPU", gpus()),
+            *gpus(),
         ]
         if job.comm.rank == 0:
-            typer.echo("\n".join(f"{name + ':':<8}{value}" for name, value in rows))
+            width = max(len(name) for name, _ in rows) + 2
+            typer.echo("\n".join(f"{name + ':':<{width}}{value}" for name, value in rows))
 
 
 def processor() -> str:
@@ -59,10 +63,21 @@ def mpi() -> str:
     return f"{' '.join(library.split())}, mpi4py {metadata.version('mpi4py')}"
 
 
-def gpus() -> str:
-    """GPUs of this machine, and whether they can be used."""
-    found = len(list(NVIDIA.iterdir())) if NVIDIA.is_dir() else 0
-    if not found:
-        return "none"
-    reason = no_gpu()
-    return f"{found} of NVIDIA, {reason or 'usable'}"
+def gpus() -> list[tuple[str, str]]:
+    """GPUs of this machine, whether they can be used, and by which libraries."""
+    try:
+        cards = [("GPU", told) for told in stack.cards()]
+    except BackendError as error:
+        found = len(list(NVIDIA.iterdir())) if NVIDIA.is_dir() else 0
+        if not found:
+            return [("GPU", "none; on a machine with one `nvidia-smi` lists it")]
+        cards = [("GPU", f"{found} of NVIDIA that cannot be used: {error}")]
+    return [*cards, *stack.libraries(), ("NCCL", nccl_version())]
+
+
+def nccl_version() -> str:
+    """Of the library that sums gradients between GPUs, or how to install it."""
+    try:
+        return nccl.version_text(nccl.load())
+    except CommError as error:
+        return str(error).removeprefix("NCCL: ")

@@ -70,8 +70,7 @@ class CublasLt(Products):
         self._handle = self._lt.create()
         self._workspace = room(HOPPER_WORKSPACE_BYTES if compute_capability >= HOPPER else WORKSPACE_BYTES)
         self._plans: dict[Kind, dict[Alignments, Plan]] = {}
-        version = int(self._lt.get_version())
-        self._name = f"cuBLASLt {version // 10000}.{version // 100 % 100}.{version % 100}"
+        self._name = f"cuBLASLt {version_text(self._lt)}"
 
     @property
     def name(self) -> str:
@@ -246,6 +245,12 @@ class CublasLt(Products):
             lt.matmul_preference_destroy(preference)
         usable = [i for i in range(int(count[0])) if results["state"][i] == SUCCESS]
         return results[usable[0] : usable[0] + 1].copy() if usable else None
+
+
+def version_text(library: Any) -> str:
+    """130500 is 13.5.0."""
+    code = int(library.get_version())
+    return f"{code // 10000}.{code // 100 % 100}.{code % 100}"
 
 
 def alignment(address: int) -> int:

@@ -278,7 +278,12 @@ class Cupy:
         runtime = SimpleNamespace(
             getDeviceCount=self._count,
             CUDARuntimeError=CUDARuntimeError,
-            getDeviceProperties=lambda number: {"name": b"NumPy", "totalGlobalMem": 80 * GIB},
+            getDeviceProperties=lambda number: {
+                "name": b"NumPy",
+                "totalGlobalMem": 80 * GIB,
+                "major": int(capability[:-1]),
+                "minor": int(capability[-1]),
+            },
             runtimeGetVersion=lambda: 13020,
             driverGetVersion=lambda: 13030,
             memGetInfo=lambda: (self.pool.total - self.pool.used_bytes(), self.pool.total),
@@ -315,6 +320,7 @@ class Cupy:
         )
         known = {
             "cupy": self,
+            "cupy.cuda.nccl": SimpleNamespace(available=True, get_version=lambda: 22703),
             "cupy_backends.cuda.libs.cublas": blas,
             "nvmath": SimpleNamespace(CudaDataType=CudaDataType),
             "nvmath.bindings.cublas": cublas,
