@@ -36,10 +36,17 @@ class SumReLU:
         np.maximum(y, 0, out=y)
 
     def backward(
-        self, top_diff: SyncedArray, top: SyncedArray, bottom_diffs: Sequence[SyncedArray | None]
+        self,
+        top_diffs: Sequence[SyncedArray],
+        top: SyncedArray,
+        bottom_diffs: Sequence[SyncedArray | None],
     ) -> None:
-        """`top` after forward; None is not computed; the first bottom's diff may be `top_diff`."""
-        slope = np.where(top.plain() > 0, top_diff.plain(), 0)
+        """`top` after forward; its diff is the sum of `top_diffs`, which are several where a Split follows.
+
+        None is not computed; the first bottom's diff may be the first of `top_diffs`.
+        """
+        total = sum(diff.plain() for diff in top_diffs)
+        slope = np.where(top.plain() > 0, total, 0)
         for dx, c in zip(bottom_diffs, self.coefficients, strict=True):
             if dx is not None:
                 np.multiply(slope, c, out=dx.plain_overwrite())

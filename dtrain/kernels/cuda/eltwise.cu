@@ -25,23 +25,42 @@ extern "C" __global__ void weighted_sum_of(
             x3);
 }
 
-// dx0 = c0 dy where y > 0, else 0; dx1 likewise, if it is there. Each may be dy.
-extern "C" __global__ void rectified_sum_backward(
-    Index n, const Value* dy, const Value* y, Value* dx0, Value* dx1, Real c0, Real c1) {
-    const bool aligned = is_aligned(dy) && is_aligned(y) && is_aligned(dx0) && is_aligned(dx1);
+template <class... D>
+static __device__ void rectified(
+    Index n, const Value* y, Value* dx0, Value* dx1, Real c0, Real c1, const D*... dy) {
+    const bool aligned = is_aligned(y) && is_aligned(dx0) && is_aligned(dx1) && (is_aligned(dy) && ...);
     const Index packs = aligned ? n / TOGETHER : 0;
     FOR_EACH(i, packs) {
         const Index at = i * TOGETHER;
-        const Pack<Value, TOGETHER> slope = load<TOGETHER>(dy + at), sum = load<TOGETHER>(y + at);
-        map_pack<TOGETHER>(dx0 + at, [=](Real dy, Real y) { return y > 0 ? c0 * dy : (Real)0; }, slope, sum);
-        if (dx1) map_pack<TOGETHER>(dx1 + at, [=](Real dy, Real y) { return y > 0 ? c1 * dy : (Real)0; }, slope, sum);
+        const auto first = [=](Real y, auto... dy) { return y > 0 ? c0 * (dy + ...) : (Real)0; };
+        const auto second = [=](Real y, auto... dy) { return y > 0 ? c1 * (dy + ...) : (Real)0; };
+        const auto both = [&](const auto&... here) {
+            map_pack<TOGETHER>(dx0 + at, first, here...);
+            if (dx1) map_pack<TOGETHER>(dx1 + at, second, here...);
+        };
+        both(load<TOGETHER>(y + at), load<TOGETHER>(dy + at)...);
     }
     FOR_EACH(i, n - packs * TOGETHER) {
         const Index at = packs * TOGETHER + i;
-        const Real slope = (Real)y[at] > 0 ? (Real)dy[at] : (Real)0;
-        dx0[at] = (Value)(c0 * slope);
-        if (dx1) dx1[at] = (Value)(c1 * slope);
+        const Real sum = (Real)y[at] > 0 ? ((Real)dy[at] + ...) : (Real)0;
+        dx0[at] = (Value)(c0 * sum);
+        if (dx1) dx1[at] = (Value)(c1 * sum);
     }
+}
+
+// dx0 = c0 (d0 + d1 + ...) of `count` arrays where y > 0, else 0; dx1 likewise, if it is there. Each may be any of
+// them.
+extern "C" __global__ void rectified_sum_backward(
+    Index n, int count, const Value* d0, const Value* d1, const Value* d2, const Value* d3, const Value* y, Value* dx0,
+    Value* dx1, Real c0, Real c1) {
+    if (count == 1)
+        rectified(n, y, dx0, dx1, c0, c1, d0);
+    else if (count == 2)
+        rectified(n, y, dx0, dx1, c0, c1, d0, d1);
+    else if (count == 3)
+        rectified(n, y, dx0, dx1, c0, c1, d0, d1, d2);
+    else
+        rectified(n, y, dx0, dx1, c0, c1, d0, d1, d2, d3);
 }
 
 // z = x y; z may be x or y.

@@ -11,32 +11,34 @@ from tests.kernels.cuda.more_operators import ROWS, row
 __all__ = ["IN_FORMS", "ROWS"]
 
 
-def sums(count: int, shape: Sequence[int]) -> Run:
+def sums(count: int, num_diffs: int, shape: Sequence[int]) -> Run:
     def run(b: Bench) -> None:
         xs = [b.data(*shape) for _ in range(count)]
-        y, dy, dxs = b.room(*shape), b.data(*shape), [b.room(*shape) for _ in xs]
+        y, dys, dxs = b.room(*shape), [b.data(*shape) for _ in range(num_diffs)], [b.room(*shape) for _ in xs]
         coefficients = [1.0, -0.5, 2.0, 1.0, 0.25, 1.0, -1.0, 0.5][:count]
         b.ops.Sum(coefficients, xs, y).forward(xs, y)
         b.told("sum", y)
         operator = b.ops.SumReLU(coefficients, xs, y)
         operator.forward(xs, y)
         b.told("y", y)
-        operator.backward(dy, y, dxs)
+        operator.backward(dys, y, dxs)
         for i, dx in enumerate(dxs):
             b.told(f"dx{i}", dx)
+        operator.backward(dys, y, [*dxs[:1], *[None] * (count - 1)])
+        b.told("one dx", dxs[0])
 
     return run
 
 
-for count in (1, 2, 3, 5, 8):
-    row(f"SumReLU of {count} images", sums(count, (2, 3, 5, 7)))
+for count, num_diffs in ((1, 1), (2, 2), (2, 1), (3, 3), (5, 4), (8, 6)):
+    row(f"SumReLU of {count} images and {num_diffs} diffs", sums(count, num_diffs, (2, 3, 5, 7)))
 
 
 def sum_relu_in_place(b: Bench) -> None:
     x, other, dy, dx = b.data(2, 8, 3, 5), b.data(2, 8, 3, 5), b.data(2, 8, 3, 5), b.room(2, 8, 3, 5)
     operator = b.ops.SumReLU([1.0, 1.0], [x, other], x)
     operator.forward([x, other], x)
-    operator.backward(dy, x, [dy, dx])
+    operator.backward([dy], x, [dy, dx])
     for name, array in (("y", x), ("dx0", dy), ("dx1", dx)):
         b.told(name, array)
 
@@ -211,10 +213,23 @@ for transpose in (False, True):
     row(f"InnerProduct of images, into clear diffs{told}", inner_product(transpose, True))
 
 
+def dropped_images(b: Bench) -> None:
+    x, dy, y, dx = b.data(3, 6, 3, 5), b.data(3, 6, 3, 5), b.room(3, 6, 3, 5), b.room(3, 6, 3, 5)
+    operator = b.ops.Dropout(0.4, 1, 3, x, y)
+    operator.draw(0xFEDCBA9876543210)
+    operator.forward(x, y)
+    operator.backward(dy, dx)
+    b.told("y", y)
+    b.told("dx", dx)
+
+
+row("Dropout of images", dropped_images)
+
+
 KEEP_THEIR_FORM = (
     *("ReLU", "ReLU6", "ELU", "Sigmoid", "TanH", "Swish", "BNLL", "AbsVal", "Exp", "Log", "Power", "Clip"),
     *("Threshold", "Sum", "SumReLU", "Maximum", "Product", "Concat", "InnerProduct", "Pooling", "LRN"),
-    *("Scale", "Bias", "PReLU"),
+    *("Scale", "Bias", "PReLU", "Dropout"),
 )
 IN_FORMS: dict[str, Run] = {
     name: run for name, run in ROWS.items() if name.split(" ")[0].split("[")[0] in KEEP_THEIR_FORM
