@@ -383,6 +383,11 @@ class Net:
         for step in self.steps:
             step.layer.refresh()
 
+    def check_data(self) -> None:
+        """Raise the DataError of the first layer that has met wrong data in a replayed pass."""
+        for step in self.steps:
+            step.layer.check_data()
+
     @property
     def is_watched(self) -> bool:
         """Whether somebody wants to hear of every layer that runs."""

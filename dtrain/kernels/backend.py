@@ -30,6 +30,11 @@ class Later(ABC):
     def is_ready(self) -> bool:
         """Whether `value` would not wait."""
 
+    @property
+    @abstractmethod
+    def met_bad_data(self) -> bool:
+        """Whether anything up to it, data that an operator refuses, waits to be told by its `check`."""
+
 
 @final
 class Known(Later):
@@ -44,6 +49,10 @@ class Known(Later):
     @property
     def is_ready(self) -> bool:
         return True
+
+    @property
+    def met_bad_data(self) -> bool:
+        return False  # it is told at once
 
 
 class Replayer(ABC):

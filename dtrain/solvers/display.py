@@ -51,10 +51,13 @@ class Displays:
 
     def restart(self, it: int) -> None:
         """A new run of iterations begins."""
-        self._see(most_left=0)
         self._smoothed.restart()
         self._last_iter = it
         self._last_time = time.perf_counter()
+
+    def catch_up(self) -> None:
+        """Look at the losses that are left; waits for the device."""
+        self._see(most_left=0)
 
     def is_due(self, it: int) -> bool:
         return self._param.display > 0 and it % self._param.display == 0
@@ -106,7 +109,6 @@ class Displays:
 
     def final_loss(self, it: int, loss: float) -> None:
         """The loss of one more forward pass after the last update. Collective."""
-        self._see(most_left=0)
         self._smoothed.add(loss)
         mean = np.array([self._smoothed.value], np.float64)
         self._comm.wait(self._comm.allreduce(mean, "final loss"))

@@ -153,6 +153,7 @@ class Solver:
             agreed = self._votes.result()
             if (param.snapshot and self.iter % param.snapshot == 0) or Request.SNAPSHOT in agreed:
                 self.snapshot()
+        self._displays.catch_up()
         if Request.SNAPSHOT in self._votes.agreed:  # a test was ended before the next step
             self.snapshot()
         return Request.STOP not in self._votes.agreed

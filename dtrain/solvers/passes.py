@@ -44,7 +44,7 @@ class Passes:
         for i in range(self._iter_size):
             self._replay(replayer, i == 0, i == self._iter_size - 1)
         self._comm.note("update")
-        return replayer.later(self._total)
+        return Checked(replayer.later(self._total), self._net.check_data)
 
     def replayable(self, key: tuple[object, ...], work: Callable[[], None]) -> None:
         """Do this work, which the host has no part in, or replay it."""
@@ -101,6 +101,29 @@ class Passes:
 
     def _waited_s(self) -> float:
         return sum(source.waited_s for source in self._sources)
+
+
+@final
+class Checked(Later):
+    """A loss behind which the data are known to be sound: `check` is called where a device met others."""
+
+    def __init__(self, loss: Later, check: Callable[[], None]) -> None:
+        self._loss = loss
+        self._check = check
+
+    def value(self) -> float:
+        value = self._loss.value()
+        if self._loss.met_bad_data:
+            self._check()
+        return value
+
+    @property
+    def is_ready(self) -> bool:
+        return self._loss.is_ready
+
+    @property
+    def met_bad_data(self) -> bool:
+        return self._loss.met_bad_data
 
 
 def _nothing() -> None:

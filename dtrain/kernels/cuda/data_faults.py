@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Final, final
 
 import numpy as np
@@ -48,10 +49,23 @@ class DataFaults:
 
     def found(self) -> bool:
         """Whether any kernel that is queued so far has met something wrong; waits for the device."""
+        return self.later()()
+
+    def later(self) -> Callable[[], bool]:
+        """As `found` by what is queued so far; the copy to the host runs beside what comes next."""
         if not self._used:
-            return False
+            return _nothing
         used = self._used * NUMBERS
         noted = self._device.host(used, np.float64)
-        self._device.download(self._block[:used], noted)
+        copied = self._device.copy_out(self._block[:used], noted)
         in_use = np.setdiff1d(np.arange(self._used), self._free)
-        return bool(noted.reshape(-1, NUMBERS)[in_use, 0].any())
+
+        def look() -> bool:
+            copied.wait()
+            return bool(noted.reshape(-1, NUMBERS)[in_use, 0].any())
+
+        return look
+
+
+def _nothing() -> bool:
+    return False

@@ -46,9 +46,10 @@ class Work:
 class OnItsWay(Later):
     """A number that is copied to the host beside what the device goes on with."""
 
-    def __init__(self, mark: Mark, values: NDArray[Any]) -> None:
+    def __init__(self, mark: Mark, values: NDArray[Any], fault: Callable[[], bool]) -> None:
         self._mark = mark
         self._values = values
+        self._fault = fault
 
     def value(self) -> float:
         self._mark.wait()
@@ -57,6 +58,10 @@ class OnItsWay(Later):
     @property
     def is_ready(self) -> bool:
         return self._mark.is_passed
+
+    @property
+    def met_bad_data(self) -> bool:
+        return self._fault()
 
 
 @final
@@ -158,7 +163,7 @@ class GraphReplayer(Replayer):
         storage = own(array).storage
         values = self._card.device.host(1, storage.dtype)
         self._copy = self._card.device.copy_out(storage.bring(storage.base), values)
-        return OnItsWay(self._copy, values)
+        return OnItsWay(self._copy, values, self._card.data_faults.later())
 
     def place(self, name: str) -> None:
         if self._card.trace is not None:

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 
+from dtrain.errors import DataError
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.replay import GraphReplayer
 from dtrain.solvers.loop import Solver
@@ -49,6 +50,17 @@ def test_the_weights_that_a_script_changes_between_replays_count() -> None:
         ends.append([param.blob.data.plain().copy() for param in solver.net.params.owned])
     for mine, other in zip(*ends, strict=True):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_a_label_that_is_no_class_is_told_behind_a_replay() -> None:
+    name = golden.NAMES[0]
+    solver = replaying(name)
+    golden.start_as_caffe(solver, name)
+    golden.train(solver, 6)
+    golden.feed(solver)
+    solver.net.blob("label").data.plain_mutable()[2] = 99
+    with pytest.raises(DataError, match=r'layer "loss".*label of sample 2 .*got 99'):
+        solver.step(1)
 
 
 def test_work_in_which_the_host_takes_part_runs_as_it_is_and_is_told(
