@@ -18,6 +18,11 @@ def compiled(function: _Function) -> _Function:
     return cast(_Function, numba.njit(nogil=True, cache=True)(function))
 
 
+def compiled_fused(function: _Function) -> _Function:
+    """`compiled`, where a product may be added without being rounded first."""
+    return cast(_Function, numba.njit(nogil=True, cache=True, fastmath={"contract"})(function))
+
+
 def compiled_brief(function: _Function) -> _Function:
     """`compiled` for some microseconds, in which letting go of the lock costs more than it gives."""
     return cast(_Function, numba.njit(cache=True)(function))

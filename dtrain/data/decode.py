@@ -26,10 +26,11 @@ def opencv() -> Any:
 
 
 def decode_image(
-    data: bytes | memoryview | npt.NDArray[np.uint8], colour: Colour, where: str, shrink: int = 1
+    data: bytes | memoryview | npt.NDArray[np.uint8], colour: Colour, where: object, shrink: int = 1
 ) -> Pixels:
     """Pixels (C, H, W), uint8, as a view of OpenCV's (H, W, C).
 
+    where: what errors call the image, by its `str`.
     shrink: 1, or 2, 4 or 8 for a JPEG of so much less height and width, which is decoded faster.
     """
     buffer = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
@@ -58,7 +59,7 @@ def _shrinking(cv2: Any, colour: Colour, shrink: int) -> int:
     return int(getattr(cv2, f"IMREAD_REDUCED_{'COLOR' if colour == 'colour' else 'GRAYSCALE'}_{shrink}"))
 
 
-def _refuse_cut_jpeg(buffer: npt.NDArray[np.uint8], where: str) -> None:
+def _refuse_cut_jpeg(buffer: npt.NDArray[np.uint8], where: object) -> None:
     """OpenCV paints what a cut JPEG lacks in grey and goes on; a marker of its end is in every whole one.
 
     Other bytes may follow the marker, and the thumbnail that a camera puts in front has one of its own.

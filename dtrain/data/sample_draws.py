@@ -34,8 +34,9 @@ def place_of(
 
 
 @compiled_brief
-def draw(sample: int, key: Words, numbers: npt.NDArray[np.float64]) -> None:
-    """numbers <- the sample's random numbers in [0, 1)."""
-    word = mix_one(np.uint64(sample) ^ key[0])
-    for n in range(numbers.size):
-        numbers[n] = np.float64(mix_one(word ^ np.uint64(_OTHERS + n)) >> _FRACTION) * 2.0**-53
+def draw(samples: npt.NDArray[np.int64], key: Words, numbers: npt.NDArray[np.float64]) -> None:
+    """numbers (N, K) <- the random numbers in [0, 1) of each sample."""
+    for row in range(len(samples)):
+        word = mix_one(np.uint64(samples[row]) ^ key[0])
+        for n in range(numbers.shape[1]):
+            numbers[row, n] = np.float64(mix_one(word ^ np.uint64(_OTHERS + n)) >> _FRACTION) * 2.0**-53

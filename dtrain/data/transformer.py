@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import final
+from dataclasses import dataclass
+from typing import TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from dtrain.data.jpeg_size import jpeg_size
 from dtrain.data.raw_batch import raw_batch
 from dtrain.data.reader import Columns
 from dtrain.data.record import Pixels, Record
+from dtrain.data.resize_kernels import resized
 from dtrain.data.sample_draws import draw, place_of
 from dtrain.data.transform_kernels import Floats, interleaved, planar, planar_from_memory
 from dtrain.data.transform_settings import TransformSettings
@@ -34,8 +36,24 @@ Numbers = npt.NDArray[np.int64]
 Shape = tuple[int, int, int]
 Draws = Sequence[float]
 
+_LINEAR = 1  # OpenCV's number of the bilinear interpolation
 _JITTER = GEOMETRY_DRAWS  # where the numbers of the colours begin, after those of the geometry
 _MIDDLE = (MIDDLE,) * (GEOMETRY_DRAWS + JITTER_DRAWS)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A record, looked up in its source when an error names it."""
+
+    where: Callable[[int], str]
+    n: int
+
+    def __str__(self) -> str:
+        return self.where(self.n)
+
+
+_Where: TypeAlias = str | _Name
 
 
 @final
@@ -61,7 +79,7 @@ class Transformer:
 
     def apply(self, record: Record, sample: int, out: Floats) -> None:
         """out (C, h, w) <- the transformed image, drawn as that sample's."""
-        draws = self._draws(sample)
+        (draws,) = self._draws(np.array([sample]))
         if record.pixels is not None:
             pixels = record.pixels
         else:
@@ -113,9 +131,8 @@ class Transformer:
         table = np.empty((len(addresses), datum_scan.COLUMNS), np.int64)
         scan(addresses, messages.lengths, table)
         labels[:] = table[:, datum_scan.LABEL]
-        for n in range(len(addresses)):
-            name, value = where(n), messages.bytes_of(n)
-            draws = self._draws(int(samples[n]))
+        for n, draws in enumerate(self._draws(samples)):
+            name, value = _Name(where, n), messages.bytes_of(n)
             self._write(self._pixels(value, table[n], draws, name), int(samples[n]), draws, out[n], name)
 
     def apply_columns(
@@ -138,23 +155,22 @@ class Transformer:
                 settings.scale,
                 out,
             )
-        for n, image in enumerate(columns.images):
-            name = where(n)
-            draws = self._draws(int(samples[n]))
+        for n, (image, draws) in enumerate(zip(columns.images, self._draws(samples), strict=False)):
+            name = _Name(where, n)
             pixels = image if image.ndim == 3 else self._decode(image, draws, name)
             self._write(pixels, int(samples[n]), draws, out[n], name)
 
-    def _pixels(self, value: npt.NDArray[np.uint8], fields: Numbers, draws: Draws, where: str) -> Pixels:
+    def _pixels(self, value: npt.NDArray[np.uint8], fields: Numbers, draws: Draws, where: _Where) -> Pixels:
         """What `decode_datum` and `_decoded` make of a message, without copying its data."""
         start, size = int(fields[datum_scan.DATA_START]), int(fields[datum_scan.DATA_BYTES])
         if not fields[datum_scan.OK] or size == 0:
-            return self._decoded(decode_datum(value.tobytes(), where))
+            return self._decoded(decode_datum(value.tobytes(), str(where)))
         data = value[start : start + size]
         if fields[datum_scan.ENCODED]:
             return self._decode(data, draws, where)
         channels, height, width = fields[datum_scan.CHANNELS : datum_scan.WIDTH + 1].tolist()
         shape = (channels, height, width)
-        check_count("bytes of data", size, shape, check_shape(shape, where), where)
+        check_count("bytes of data", size, shape, check_shape(shape, str(where)), str(where))
         return data.reshape(shape)
 
     def _decoded(self, record: Record) -> Pixels:
@@ -163,15 +179,16 @@ class Transformer:
         assert record.encoded is not None
         return decode_image(record.encoded, self.settings.colour, record.where)
 
-    def _draws(self, sample: int) -> Draws:
-        """A sample's random numbers in [0, 1); in TEST those that choose the middle."""
+    def _draws(self, samples: Numbers) -> Sequence[Draws]:
+        """Each sample's random numbers in [0, 1); in TEST those that choose the middle."""
         if not self.takes_each or not self.settings.train:
-            return _MIDDLE
-        numbers = np.empty(len(_MIDDLE), np.float64)
-        draw(sample, self._key, numbers)
-        return numbers.tolist()
+            return [_MIDDLE] * len(samples)
+        numbers = np.empty((len(samples), len(_MIDDLE)), np.float64)
+        draw(samples, self._key, numbers)
+        found: list[list[float]] = numbers.tolist()
+        return found
 
-    def _decode(self, data: npt.NDArray[np.uint8], draws: Draws, where: str) -> Pixels:
+    def _decode(self, data: npt.NDArray[np.uint8], draws: Draws, where: _Where) -> Pixels:
         """The image, shrunk already while it is decoded where the sample uses less of it."""
         settings, shrink = self.settings, 1
         if settings.geometry is not None and settings.colour != "as stored":
@@ -182,7 +199,7 @@ class Transformer:
                 shrink = reduction(rectangle, settings.geometry.size(crop))
         return decode_image(data, settings.colour, where, shrink)
 
-    def _changed(self, pixels: Pixels, draws: Draws, where: str) -> Pixels:
+    def _changed(self, pixels: Pixels, draws: Draws, where: _Where) -> Pixels:
         """The part of the image that the sample takes, in its size and colours."""
         settings = self.settings
         image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
@@ -205,11 +222,13 @@ class Transformer:
             image = settings.jitter(image, draws[_JITTER:])
         return as_planes(image)
 
-    def _write(self, pixels: Pixels, sample: int, draws: Draws, out: Floats, where: str) -> None:
+    def _write(self, pixels: Pixels, sample: int, draws: Draws, out: Floats, where: _Where) -> None:
         if self.takes_each:
+            if self._write_resized(pixels, sample, draws, out, where):
+                return
             pixels = self._changed(pixels, draws, where)
         shape = (pixels.shape[0], pixels.shape[1], pixels.shape[2])
-        self._check(shape, out.shape, lambda: where)
+        self._check(shape, out.shape, lambda: str(where))
         settings, spare = self.settings, (shape[1] - out.shape[1], shape[2] - out.shape[2])
         place = place_of(sample, self._key, settings.train, settings.mirror, *spare)
         mean_image, means = settings.mean_image, self._means(shape[0])
@@ -230,6 +249,29 @@ class Transformer:
         else:
             planes = np.ascontiguousarray(pixels)
             planar(planes, *place, mean_image, means, self.settings.scale, out)
+
+    def _write_resized(self, pixels: Pixels, sample: int, draws: Draws, out: Floats, where: _Where) -> bool:
+        """Resize and write in one pass; False where that is not offered, and nothing was done."""
+        settings = self.settings
+        geometry, image = settings.geometry, pixels.transpose(1, 2, 0)
+        if (
+            geometry is None
+            or settings.jitter is not None
+            or settings.mean_image.size
+            or pixels.dtype != np.uint8
+            or pixels.shape[0] != 3
+            or not image.flags.c_contiguous
+        ):
+            return False
+        crop, size = (settings.crop_h, settings.crop_w), (image.shape[0], image.shape[1])
+        top, left, height, width = geometry.rectangle(size, crop, draws)
+        size = geometry.size(crop)
+        if size != out.shape[1:] or settings.interpolation[size[0] * size[1] > height * width] != _LINEAR:
+            return False
+        self._check((3, *size), out.shape, lambda: str(where))
+        mirror = place_of(sample, self._key, settings.train, settings.mirror, 0, 0)[2]
+        resized(image, top, left, height, width, mirror, self._means(3), settings.scale, out)
+        return True
 
     def _scratch(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         """The thread's own memory for one step of an image: fresh memory costs as much as the step itself."""

@@ -12,6 +12,8 @@ from dtrain.data.geometry import Middle, RandomArea, ShortSide, Warp, reduction
 from dtrain.data.image_list import ImageListReader
 from dtrain.data.jpeg_size import jpeg_size
 from dtrain.data.record import Record
+from dtrain.data.resize_kernels import resized
+from dtrain.data.transform_reference import resized_pixels
 from dtrain.data.transform_settings import TransformSettings
 from dtrain.data.transformer import Transformer
 from dtrain.errors import ConfigError, DataError
@@ -67,6 +69,28 @@ def test_a_short_side_gives_the_crop_of_the_resized_image():
     # the middle half of the rows, a quarter of the columns
     np.testing.assert_allclose(out[0, [0, -1]].mean(axis=1), [255 / 4, 255 * 3 / 4], atol=3)
     np.testing.assert_allclose(out[1][:, [0, -1]].mean(axis=0), [255 * 3 / 8, 255 * 5 / 8], atol=3)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("size", [(31, 40), (20, 20), (90, 77), (1, 1)])
+@pytest.mark.parametrize("rectangle", [(0, 0, 48, 57), (5, 9, 31, 40), (47, 56, 1, 1)])
+def test_one_pass_resizes_as_the_definition_does(rectangle, size, mirror):
+    pixels = images(1, (3, 48, 57))[0]
+    top, left, height, width = rectangle
+    means, scale = np.array([104, 117, 123.5], np.float32), 0.017
+    out = np.full((3, *size), np.nan, np.float32)
+    image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    resized(image, top, left, height, width, mirror, means, scale, out)
+    expected = resized_pixels(pixels[:, top : top + height, left : left + width], *size)
+    expected = (expected - means[:, None, None]) * scale
+    np.testing.assert_allclose(out, expected[:, :, ::-1] if mirror else expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(31, 40), (90, 77)])
+def test_the_definition_of_resizing_is_opencv_within_a_level(size):
+    pixels = images(1, (3, 48, 57))[0]
+    theirs = cv2.resize(pixels.transpose(1, 2, 0), (size[1], size[0])).transpose(2, 0, 1)
+    np.testing.assert_allclose(resized_pixels(pixels, *size), theirs, rtol=0, atol=1)
 
 
 def test_random_areas_are_spread_over_their_range():
