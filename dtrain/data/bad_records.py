@@ -40,10 +40,13 @@ class BadRecords:
         """Whether a thread has met one, served or not."""
         return bool(self._reasons)
 
-    def first_good(self, index: int, num_records: int, use: Callable[[int], object]) -> int:
-        """The first record, from `index` on and from 0 again after the end, for which `use` raises nothing.
+    def first_good(
+        self, index: int, num_records: int, use: Callable[[int], object], *, start: int = 0
+    ) -> int:
+        """The first record, from `index` on and from `start` again after the end, that `use` does not refuse.
 
-        Safe to call from many threads. Raises DataError where more than the limit follow each other.
+        It is one of the num_records from `start` on. Safe to call from many threads. Raises DataError where
+        more than the limit follow each other.
         """
         for met in range(1, num_records + 1):
             try:
@@ -55,12 +58,12 @@ class BadRecords:
                     self._reasons.setdefault(index, str(error))
                 if met > self.limit:
                     raise too_many(str(error), self.limit) from error
-                index = (index + 1) % num_records
+                index = start + (index + 1 - start) % num_records
             else:
                 return index
         raise DataError(f"{self._reasons[index]}; no record of the source can be used")
 
-    def serve(self, wanted: Numbers, taken: Numbers, num_records: int) -> None:
+    def serve(self, wanted: Numbers, taken: Numbers, num_records: int, *, start: int = 0) -> None:
         """Count what `taken` replaces in a batch of `wanted`. Raises DataError beyond the limit."""
         for index, good in zip(wanted.tolist(), taken.tolist(), strict=True):
             while index != good:
@@ -69,7 +72,7 @@ class BadRecords:
                     if len(self.replaced) > self.limit:
                         raise too_many(reason, self.limit)
                     logger.warning("bad record, replaced by the next: %s", reason)
-                index = (index + 1) % num_records
+                index = start + (index + 1 - start) % num_records
 
 
 def too_many(reason: str, limit: int) -> DataError:

@@ -11,6 +11,7 @@ from typing import final
 
 import numpy as np
 
+from dtrain.data.bad_records import BadRecords
 from dtrain.data.decode import decode_image
 from dtrain.data.hashing import below, keyed, mix
 from dtrain.data.record import Pixels
@@ -37,6 +38,7 @@ class WindowData(DataSource):
     """
 
     type_name = "WindowData"
+    bad_records: BadRecords
     num_tops = TWO
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -76,6 +78,7 @@ class WindowData(DataSource):
             )
         self.batch_size = param.batch_size
         self.num_records, self.source_name = 0, param.source  # every window is drawn anew
+        self.bad_records = BadRecords(self.scope.bad_records)
         self.cache: dict[str, bytes] = {}
         self.stream = SampleStream(self.scope, 1, self.batch_size)
         self._check_windows()
@@ -141,18 +144,27 @@ class WindowData(DataSource):
         batch = self.batch_size * size
         for k, sample in enumerate(samples):
             is_object = k * size + rank >= batch - self._objects(batch)
-            window, mirror = self._draw(int(sample), is_object)
-            self._write(window, mirror, images[k])
+            window = self._take(int(sample), is_object, images[k])
             labels[k] = window.label
         self.waited_s += time.perf_counter() - begun
 
-    def _draw(self, sample: int, is_object: bool) -> tuple[Window, bool]:
-        """The window of a sample of the job's stream, and whether to mirror it."""
+    def _take(self, sample: int, is_object: bool, out: Plain) -> Window:
+        """The window of a sample of the job's stream, which is written to `out`, mirrored or not."""
         windows = self.windows.foreground if is_object else self.windows.background
         words = mix(keyed(self.seed, 0x31D0, sample))
         index = below(mix(words ^ WHICH), np.array([len(windows)], np.int64))
         mirror = self.settings.mirror and bool(mix(words ^ MIRROR)[0] >> np.uint64(63))
-        return windows[int(index[0])], mirror
+        # Bad ones are numbered as if the windows of background followed those of objects.
+        start = 0 if is_object else len(self.windows.foreground)
+        wanted = index + start
+        good = self.bad_records.first_good(
+            int(wanted[0]),
+            len(windows),
+            lambda number: self._write(windows[number - start], mirror, out),
+            start=start,
+        )
+        self.bad_records.serve(wanted, np.array([good]), len(windows), start=start)
+        return windows[good - start]
 
     def _write(self, window: Window, mirror: bool, out: Plain) -> None:
         param = self.spec.window_data_param

@@ -13,6 +13,7 @@ from dtrain.data.window_file import Window
 from dtrain.errors import ConfigError, DataError
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.layers.layer import Scope
+from dtrain.layers.window_data import WindowData
 from dtrain.net import Net
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto import text
@@ -53,6 +54,7 @@ def build(
     batch_size: int = 8,
     rank: int = 0,
     size: int = 1,
+    bad_records: int = 0,
 ) -> Net:
     param = pb.NetParameter(name="net")
     text.parse(
@@ -62,7 +64,7 @@ def build(
         bg_threshold: 0.4 {rest} }} }}""",
         param,
     )
-    return Net(param, Scope(CpuBackend(), pb.TRAIN, rank=rank, size=size))
+    return Net(param, Scope(CpuBackend(), pb.TRAIN, rank=rank, size=size, bad_records=bad_records))
 
 
 def test_a_batch_ends_in_its_share_of_objects(source: Path) -> None:
@@ -93,6 +95,30 @@ def test_ranks_draw_what_one_rank_would(source: Path) -> None:
                 np.testing.assert_array_equal(
                     net.blob(name).data.plain(), alone.blob(name).data.plain()[rank::2]
                 )
+
+
+def test_windows_of_an_image_that_cannot_be_read_may_be_replaced(source: Path) -> None:
+    whole = build(source, "fg_fraction: 0.5")
+    labels = []
+    for _ in range(4):
+        whole.forward()
+        labels += whole.blob("label").data.plain().tolist()
+    assert 7 in labels
+    (source.parent / "1.png").unlink()
+    net = build(source, "fg_fraction: 0.5", bad_records=2)
+    layer = net.layer("windows")
+    assert isinstance(layer, WindowData)
+    for n in range(4):
+        net.forward()
+        expected = [5 if label == 7 else label for label in labels[8 * n : 8 * n + 8]]
+        assert net.blob("label").data.plain().tolist() == expected
+        values = {*net.blob("data").data.plain()[:, 0].ravel().tolist()}
+        assert values == {10}, "the other image has another colour"
+    assert sorted(layer.bad_records.replaced) == [1, 3], "the second object, and the second background"
+    assert "1.png: No such file" in layer.bad_records.replaced[1]
+    one = build(source, "fg_fraction: 0.5", bad_records=1)
+    with pytest.raises(DataError, match=r"1\.png: .*; bad records of a source must number at most 1 in the"):
+        list(map(Net.forward, [one] * 4))
 
 
 def test_context_shows_what_lies_around_and_is_empty_beyond_the_image() -> None:
