@@ -178,15 +178,12 @@ class CupyDevice(Device):
         return np.frombuffer(memory, kind, count)
 
     def memory_used(self) -> int:
-        """Bytes of the card that buffers take."""
         return int(self._cupy.get_default_memory_pool().used_bytes())
 
     def memory_most(self) -> int:
-        """The most that buffers have taken at once."""
         return self._most_bytes
 
-    def memory_free(self) -> int:
-        """Bytes that buffers could still take: what the driver has left, and what the pool has to spare."""
+    def memory_free(self) -> int:  # what the driver has left, and what the pool has to spare
         self._be_current()
         with self._telling("a look at the card's memory"):
             free, _ = self._cupy.cuda.runtime.memGetInfo()
@@ -350,7 +347,8 @@ class CupyDevice(Device):
         try:
             kernel = module.get_function(name)
             return CupyFunction(file, name, kernel, self._stream, self._keep, self._faults)
-        except (*self._faults.kinds, self._cupy.cuda.compiler.CompileException) as error:
+        except (RuntimeError, self._cupy.cuda.compiler.CompileException) as error:
+            # RuntimeError: NVRTC, or the headers of CUDA that CuPy lets every file include, are not installed
             raise self._faults.compilation(f"kernel {name} of {file}", error) from error
 
     def gemm(self, product: Product, a: Buffer, b: Buffer, c: Buffer, bias: Buffer | None = None) -> None:

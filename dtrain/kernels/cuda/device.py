@@ -183,6 +183,18 @@ class Device(ABC):
         """Let a library queue its work on the main stream: it gets the addresses of these buffers."""
         raise BackendError(f"{self.describe()}: a device must run libraries to be asked, got a call of one")
 
+    def memory_used(self) -> int:
+        """Bytes of the device that buffers take; 0 where nobody counts, here and below."""
+        return 0
+
+    def memory_most(self) -> int:
+        """The most that buffers have taken at once."""
+        return 0
+
+    def memory_free(self) -> int:
+        """Bytes that buffers could still take."""
+        return 0
+
     @property
     @abstractmethod
     def compute_capability(self) -> int:

@@ -165,6 +165,12 @@ def test_a_file_that_does_not_compile_is_named(cupy: Cupy, device: CupyDevice) -
         device.function("epilog.cu", "bias_relu", ("REAL=float",))
 
 
+def test_headers_that_are_not_installed_are_told(cupy: Cupy, device: CupyDevice) -> None:
+    cupy.machine.faults["compile"] = RuntimeError("Failed to find CUDA headers. Please install them")
+    with pytest.raises(BackendError, match=r"bias_relu of epilog\.cu must compile.*\n.*find CUDA headers"):
+        device.function("epilog.cu", "bias_relu", ("REAL=float",))
+
+
 def test_a_block_may_have_more_shared_memory_once_it_is_asked_for(
     device: CupyDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
