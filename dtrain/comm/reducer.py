@@ -61,7 +61,7 @@ class Reducer:
     ) -> None:
         self.comm = comm
         self.diff = diff
-        self.buckets = buckets_of(slices, diff.itemsize, bucket_bytes) if comm.size > 1 else []
+        self.buckets = buckets_of(slices, diff.dtype.itemsize, bucket_bytes) if comm.size > 1 else []
         self.bucket_of_param = [b for b, bucket in enumerate(self.buckets) for _ in range(bucket.num_params)]
         self.missing = [bucket.num_params for bucket in self.buckets]
         self.tickets: list[Ticket] = []
