@@ -1,20 +1,26 @@
 """Layers that run as one: the layer before computes what an in-place layer behind it would.
 
-One diff is then undefined: that of a blob between a BatchNorm which does not run in place and its Scale.
+Two diffs are then undefined: of a blob between a BatchNorm which does not run in place and its Scale, and of
+a rectified sum that several layers read.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from dtrain.kernels.cpu.onednn.batch_norm import BatchNorm as OneDnnBatchNorm
+from dtrain.kernels.cuda.batch_norm import BatchNorm as CudaBatchNorm
 from dtrain.layers.batch_norm import STATISTICS, BatchNorm
 from dtrain.layers.convolution import Convolution
+from dtrain.layers.eltwise import Eltwise
 from dtrain.layers.inner_product import InnerProduct
 from dtrain.layers.relu import ReLU
 from dtrain.layers.scale import Scale
+from dtrain.layers.split import Split
 from dtrain.net import Net, Step
+
+RECTIFYING = (OneDnnBatchNorm, CudaBatchNorm)  # operators that take the ReLU behind them along
 
 
 def fuse_relu(net: Net) -> int:
@@ -51,7 +57,7 @@ def fuse_scale(net: Net) -> int:
             continue
         if second.layer.blobs[0].shape != first.layer.blobs[0].shape:
             continue
-        third = _rectifier_behind(net, second) if isinstance(first.layer.op, OneDnnBatchNorm) else None
+        third = _rectifier_behind(net, second) if isinstance(first.layer.op, RECTIFYING) else None
         group = ScaledNorm(first, first.layer, second.layer, third or second, third is not None)
         members = [step for step in (first, second, third) if step is not None]
         for step in members:
@@ -69,6 +75,32 @@ def _rectifier_behind(net: Net, step: Step) -> Step | None:
     if reader is None or not isinstance(reader.layer, ReLU):
         return None
     return reader if reader.top[0] is step.top[0] and reader.layer.slope == 0 else None
+
+
+def fuse_sum(net: Net) -> int:
+    """Let an Eltwise SUM compute the in-place ReLU behind it and the Split behind that; the number of groups.
+
+    Backward happens in the place of the sum: it reads the diffs of all consumers and the top once.
+    """
+    count = 0
+    for i, first in enumerate(net.steps):
+        if not isinstance(first.layer, Eltwise) or not first.layer.is_sum:
+            continue
+        second = _rectifier_behind(net, first)
+        if second is None or first.needs_backward != second.needs_backward:
+            continue
+        third = next((s for s in net.steps[i + 1 :] if s is not second and first.top[0] in s.bottom), None)
+        is_split = third is not None and isinstance(third.layer, Split)
+        members = [first, second, *([third] if is_split and third is not None else [])]
+        group = RectifiedSum(net, first, first.layer, members[2] if is_split else None)
+        for step in members[1:]:
+            step.fused_backward = _nothing
+        for step in members:
+            step.fused_with = members
+        first.fused_forward, second.fused_forward = group.forward, _nothing
+        first.fused_backward = group.backward
+        count += 1
+    return count
 
 
 def _nothing() -> None:
@@ -114,3 +146,30 @@ class ScaledNorm:
             blobs[0].diff if wants[0] else None,
             blobs[1].diff if len(blobs) > 1 and wants[1] else None,
         )
+
+
+@final
+class RectifiedSum:
+    """An Eltwise SUM, the in-place ReLU behind it and maybe a Split, as one operator."""
+
+    def __init__(self, net: Net, first: Step, layer: Eltwise, split: Step | None) -> None:
+        self._net = net
+        self._first = first
+        self._layer = layer
+        self._split = split
+        self._op: Any = None
+        self._version = -1  # of the net for which the operator was built
+
+    def forward(self) -> None:
+        datas, top = [blob.data for blob in self._first.bottom], self._first.top[0].data
+        if self._version != self._net.version:
+            self._op = self._layer.ops.SumReLU(self._layer.coeffs, datas, top)
+            self._version = self._net.version
+        self._op.forward(datas, top)
+
+    def backward(self) -> None:
+        first = self._first
+        given = first.top if self._split is None else self._split.top
+        wanted = zip(first.bottom, first.bottom_need_backward, strict=True)
+        diffs = [blob.diff if wants else None for blob, wants in wanted]
+        self._op.backward([blob.diff for blob in given], first.top[0].data, diffs)

@@ -1,8 +1,8 @@
 """What may change how a net runs but never what it computes.
 
 Every blob that a user can name keeps its values to rounding, whether a plan is applied or not. Left out are
-the diff between a BatchNorm that does not run in place and the Scale that is fused into it, and, where memory
-is shared, values behind the last layer that needs them: reading those is an error.
+diffs inside of a fused group (dtrain/fusion.py says which), and, where memory is shared, values behind the
+last layer that needs them: reading those is an error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeAlias, final
 
 from dtrain.errors import DtrainError
-from dtrain.fusion import fuse_relu, fuse_scale
+from dtrain.fusion import fuse_relu, fuse_scale, fuse_sum
 from dtrain.kernels.backend import Backend
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.layers.layer import Scope
@@ -51,11 +51,12 @@ class Plan:
         if net.scope.is_training:
             backend.memory_format = self._choose_format(net, backend)
         relus, scales = fuse_relu(net), fuse_scale(net)
+        sums = fuse_sum(net) if backend.fuses_sums else 0
         net.rebuild()
         shared = share_diffs(net) if net.scope.is_training else share_data(net)
         net.replayer = backend.replayer()
         if net.scope.is_training:
-            logger.info("plan: %d ReLU and %d Scale layers fused into the layer before", relus, scales)
+            logger.info("plan: %d ReLU and %d Scale layers fused into the layer before", relus + sums, scales)
             if shared:
                 logger.info("plan: %d diffs between layers share memory", shared)
 

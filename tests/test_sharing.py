@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dtrain.errors import BackendError
-from dtrain.fusion import fuse_relu, fuse_scale
+from dtrain.fusion import fuse_relu, fuse_scale, fuse_sum
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cuda.array import own
 from dtrain.kernels.cuda.backend import CudaBackend
@@ -34,6 +34,7 @@ def build(param: pb.NetParameter, phase: int, *, fused: bool = False) -> Net:
     if fused:
         fuse_relu(net)
         fuse_scale(net)
+        fuse_sum(net)
         net.rebuild()
     return net
 

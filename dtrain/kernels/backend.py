@@ -84,6 +84,8 @@ class Backend(ABC):
     """Of layers for which neither they nor their net say one."""
     asked_precision: str = ""
     """What was asked for whatever a net says of itself, if anything."""
+    fuses_sums: bool
+    """Whether the operator SumReLU beats Sum and ReLU."""
     memory_format: str
     """How operators with a choice lay images out: "blocked" is each as it likes, or "channels_last"."""
 

@@ -42,6 +42,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
     precisions = ("fp32",)
+    fuses_sums = False
 
     def __init__(
         self,

@@ -58,6 +58,7 @@ class CudaBackend(Backend):
 
     name = "cuda"
     precisions = tuple(PRECISIONS)
+    fuses_sums = True
 
     def __init__(
         self,
