@@ -76,7 +76,7 @@ class InnerProduct:
         """Overwrites `bottom_diff`, adds to the others; None is not computed."""
         m, n, k = self._m, self._n, self._k
         dy, x, w = (read(array, form=self._form) for array in (top_diff, bottom, weights))
-        if weights_diff is not None:
+        if weights_diff is not None and m:
             rows, columns, a, b = (k, n, x, dy) if self.transpose else (n, k, dy, x)
             # What is clear need neither be zeroed nor read.
             dw, beta = (write(weights_diff), 0.0) if weights_diff.is_clear else (update(weights_diff), 1.0)

@@ -51,8 +51,8 @@ layer {{ name: "fc" type: "InnerProduct" bottom: "mean" top: "fc"
 layer {{ name: "drop" type: "Dropout" bottom: "fc" top: "fc" }}
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }}
 """
-# Of a gradient's length. Where rounding chooses another maximum or turns a ReLU, one of the few hundred terms of
-# a sum goes elsewhere: that is most of it, and 8 times as often in bfloat16.
+# Of a gradient's length. Where rounding chooses another maximum or turns a ReLU, one of a few hundred terms
+# goes elsewhere: that is most of it, and 8 times as often in bfloat16.
 TOLERANCES = {"fp32": 1e-4, "fp16": 2**-5, "bf16": 2**-2}
 
 
