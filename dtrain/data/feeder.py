@@ -72,7 +72,7 @@ class Feeder:
         """(N, C, h, w) of every batch."""
         self.label_shape = (batch_size,) if len(first.labels) == 1 else (batch_size, len(first.labels))
         self.wait_s = 0.0
-        """Seconds that the last `next` waited for data."""
+        """Seconds that the last `next` waited for data; 0 if its batch was ready."""
         self.total_wait_s = 0.0
         self.num_waits = 0
         """How many times `next` found its batch not ready."""
@@ -96,10 +96,8 @@ class Feeder:
 
     def next(self) -> Batch:
         """The next batch; what the last call returned may be overwritten from now on."""
-        start = time.perf_counter()
-        batch, had_to_wait = self._work.take()
-        self.num_waits += had_to_wait
-        self.wait_s = time.perf_counter() - start
+        batch, self.wait_s = self._work.take()
+        self.num_waits += self.wait_s > 0
         self.total_wait_s += self.wait_s
         return batch
 
@@ -284,9 +282,9 @@ class _Work:
             self.parked -= 1
             self.room.put(None)
 
-    def take(self) -> tuple[Batch, bool]:
-        """The next batch, and whether it had to be waited for."""
-        had_to_wait = False
+    def take(self) -> tuple[Batch, float]:
+        """The next batch, and for how many seconds it had to be waited for."""
+        wait_s = 0.0
         while True:
             with self.lock:
                 if self.stopped:
@@ -301,9 +299,11 @@ class _Work:
                     self.taken += 1
                     if self.parked and self._free() >= self.at_once:
                         self._call_threads(1 if self.per_part >= self.batch_size else self.parked)
-                    return Batch(slot.data, slot.labels, slot.draw.records), had_to_wait
-                self.is_awaited = had_to_wait = True
+                    return Batch(slot.data, slot.labels, slot.draw.records), wait_s
+                self.is_awaited = True
+            begin = time.perf_counter()
             self.ready.get()
+            wait_s += time.perf_counter() - begin
 
     def num_ready(self) -> int:
         with self.lock:
