@@ -13,7 +13,7 @@ from dtrain.kernels.cuda.device import SOURCES
 
 FILES = ("cupy_device.py", "cupy_stream.py", "cupy_blas.py", "faults.py", "stack.py")
 NAMES = re.compile(r"\b(?:_cupy|cupy)\.((?:cuda(?:\.\w+)+)|(?:[a-zA-Z_]\w*))")
-RUNTIME = re.compile(r"\bruntime\.(\w+)")
+IN_PARTS = re.compile(r"\b((?:runtime|driver|memory|compiler)\.[a-zA-Z]\w+)")
 OF_CUBLAS_LT = re.compile(r"\b(?:_lt|lt|library)\.(\w+)")
 OF_CUBLAS = re.compile(r"\b_blas\.(\w+)")
 OBJECTS = {  # what is made by those names, and what is asked of it
@@ -41,7 +41,7 @@ def test_cupy_has_every_name_that_a_device_uses() -> None:
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     text = "".join((SOURCES / file).read_text() for file in FILES)
     names = {name for name in NAMES.findall(text) if name != "cuda"}
-    names |= {f"cuda.runtime.{name}" for name in RUNTIME.findall(text)}
+    names |= {f"cuda.{name}" for name in IN_PARTS.findall(text)}
     names |= {f"{kind}.{name}" for kind, asked in OBJECTS.items() for name in asked.split()}
     assert len(names) > 40, "names are found"
     assert sorted(name for name in names if not found(cupy, name)) == []
