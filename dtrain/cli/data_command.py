@@ -108,9 +108,9 @@ def check(
 
 def opened(source: str, backend: str, list_file: str) -> Items:
     """The records, as the backend that is named or that lies there."""
-    from dtrain.data.convert.sources import open_items
+    from dtrain.data.inspect import open_any
 
-    return open_items(source, backend=backend.upper(), list_file=list_file)
+    return open_any(source, backend.upper(), list_file)
 
 
 def tell(summary: Summary, what: str) -> None:

@@ -10,8 +10,11 @@ from typing import final
 
 import numpy as np
 
-from dtrain.data.convert.items import Items
+from dtrain.data.convert.annotated_items import AnnotatedItems, holds_boxes
+from dtrain.data.convert.items import Items, ReaderItems
+from dtrain.data.convert.sources import open_items
 from dtrain.data.decode import decode_image
+from dtrain.data.reader import DatumReader
 from dtrain.data.record import Record
 from dtrain.errors import DataError
 
@@ -64,6 +67,14 @@ class Summary:
         self.shapes[pixels.shape] += 1
         self.encodings[encoding_of(record)] += 1
         self.num_bytes += pixels.nbytes if record.encoded is None else len(record.encoded)
+
+
+def open_any(source: str, backend: str, list_file: str) -> Items:
+    """Whatever a conversion reads, and databases of images with boxes."""
+    items = open_items(source, backend=backend, list_file=list_file)
+    if isinstance(items, ReaderItems) and isinstance(items.reader, DatumReader) and holds_boxes(items.reader):
+        return AnnotatedItems(items.reader)
+    return items
 
 
 def sample(items: Items) -> Summary:

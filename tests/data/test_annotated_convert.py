@@ -14,6 +14,8 @@ from dtrain.cli.main import run
 from dtrain.data.convert.annotated import convert_annotated
 from dtrain.errors import ConfigError, DataError
 from dtrain.proto import dtrain_pb2 as pb
+from tests.data.annotated_records import annotated, annotated_lmdb
+from tests.data.sources import images
 
 LABEL_MAP = """
 item { name: "none_of_the_above" label: 0 display_name: "background" }
@@ -137,3 +139,22 @@ def test_a_label_map_gives_each_class_one_label(voc: Path, old: str, new: str, t
     with pytest.raises(ConfigError) as caught:
         convert_annotated("", "list.txt", "map.prototxt", "out")
     assert str(caught.value).startswith(told)
+
+
+def test_the_commands_check_a_database_of_images_with_boxes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = (0.1, 0.1, 0.8, 0.8)
+    messages = [annotated(image, [(n % 2 + 1, box), (4, box)]) for n, image in enumerate(images(6))]
+    whole = annotated_lmdb(tmp_path / "whole", messages)
+    assert run(["data", "check", whole]) == 0
+    told = capsys.readouterr().out
+    assert "6 records, 0 of them bad" in told
+    assert "PNG (6)" in told
+    assert "labels: 2 different: 1 4 (3), 2 4 (3)" in told
+    messages[0].datum.data = b"none"
+    broken = annotated_lmdb(tmp_path / "broken", messages)
+    assert run(["data", "check", broken]) == 2
+    told = capsys.readouterr().out
+    assert f"bad: {broken}: record 0 (key 00000000_0.png): must be an image that OpenCV decodes" in told
+    assert "6 records, 1 of them bad" in told

@@ -46,19 +46,19 @@ class ReaderItems(Items):
 
     def __init__(self, reader: Reader) -> None:
         self.source = reader.name
-        self._reader = reader
+        self.reader = reader
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return len(self.reader)
 
     def read(self, index: int) -> Record:
-        return self._reader.read(index)
+        return self.reader.read(index)
 
     def name_of(self, index: int) -> str:
         return ""
 
     def close(self) -> None:
-        self._reader.close()
+        self.reader.close()
 
 
 @final
