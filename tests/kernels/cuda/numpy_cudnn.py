@@ -81,7 +81,7 @@ class NumpyTensor:
         """The memory there, as an array of these dims."""
         storage = TYPES[self.kind].storage
         memory = (ctypes.c_char * (prod(self.dim) * storage.itemsize)).from_address(address)
-        flat = np.frombuffer(memory, storage)
+        flat = np.frombuffer(memoryview(memory), storage)
         return np.lib.stride_tricks.as_strided(flat, self.dim, [s * storage.itemsize for s in self.stride])
 
 

@@ -66,11 +66,11 @@ class Cudnn:
         """The frontend, or None; `missing` then says why."""
         if self._module is None and not self.missing:
             assert self.device is not None, "without a device there is a module from the start"
-            module = self.device.library("cudnn")
-            if module is None:
-                self.missing = "nvidia-cudnn-frontend is not installed"
-                return None
             try:
+                module = self.device.library("cudnn")
+                if module is None:
+                    self.missing = "nvidia-cudnn-frontend is not installed"
+                    return None
                 self._handle = module.create_handle()
                 module.set_stream(handle=self._handle, stream=self.device.stream_pointer)
             except (RuntimeError, OSError) as error:
