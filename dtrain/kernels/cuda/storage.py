@@ -170,8 +170,9 @@ class Storage:
                 self.card.device.upload(self.plain_room(), self.room(self.base))
             self.valid = {self.base}
         elif not self.valid:
-            self.card.device.clear(self.room(self.base))
-            self.valid = {self.base}
+            cleared = self.base if self.is_bound else form  # no bits are set in a zero of any form
+            self.card.device.clear(self.room(cleared))
+            self.valid = {cleared}
         if form not in self.valid:
             if self.base not in self.valid:
                 (other, *_) = self.valid

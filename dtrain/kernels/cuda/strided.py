@@ -10,16 +10,23 @@ import numpy as np
 
 from dtrain.kernels.cuda.array import Access
 from dtrain.kernels.cuda.backend import CudaBackend
+from dtrain.kernels.cuda.form import Form, ValueType
 
 
-def strides_of(shape: Sequence[int]) -> list[int]:
-    """In elements, the last axis fastest."""
+def strides_of(shape: Sequence[int], form: Form | None = None) -> list[int]:
+    """In elements, for each axis: the last is the fastest, but with the channels last axis 1 is."""
+    if form is not None and form.channels_last:
+        _, channels, height, width = shape
+        return [channels * height * width, 1, width * channels, channels]
     return [prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
 @final
 class StridedCopy:
-    """Element (i, j, ...) of `extents`: from x_start + i x_strides[0] + ... to the like in y."""
+    """Element (i, j, ...) of `extents`: from x_start + i x_strides[0] + ... to the like in y.
+
+    Both arrays are of one type, the backend's unless given.
+    """
 
     def __init__(
         self,
@@ -30,12 +37,15 @@ class StridedCopy:
         *,
         x_start: int = 0,
         y_start: int = 0,
+        values: ValueType | None = None,
     ) -> None:
-        self._kernels = backend.kernels("copies.cu")
+        self._kernels = backend.kernels("copies.cu", values)
         self._count = prod(extents)
         self._axes = len(extents)
         self._starts = x_start, y_start
-        self._table = backend.constants([*extents, *x_strides, *y_strides] or [0], np.int64)
+        axes = sorted(zip(y_strides, extents, x_strides, strict=True), key=lambda axis: -axis[0])
+        table = [extent for _, extent, _ in axes] + [x for _, _, x in axes] + [y for y, _, _ in axes]
+        self._table = backend.constants(table or [0], np.int64)  # neighbours in a warp write neighbours
 
     def run(self, x: Access, y: Access) -> None:
         """Copy all elements."""

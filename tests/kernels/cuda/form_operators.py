@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dtrain.kernels.window import PoolingWindow
+from tests.kernels.cuda import more_operators
 from tests.kernels.cuda.bench import Bench, Run
 from tests.kernels.cuda.more_operators import ROWS, row
 
@@ -225,11 +226,14 @@ def dropped_images(b: Bench) -> None:
 
 row("Dropout of images", dropped_images)
 
+row("Crop of images", more_operators.moved("Crop", ((1, 2, 1, 3),), (3, 5, 7, 8), (2, 3, 4, 5)))
+row("ShuffleChannel of images", more_operators.moved("ShuffleChannel", (4,), (2, 8, 3, 5), (2, 8, 3, 5)))
+
 
 KEEP_THEIR_FORM = (
     *("ReLU", "ReLU6", "ELU", "Sigmoid", "TanH", "Swish", "BNLL", "AbsVal", "Exp", "Log", "Power", "Clip"),
     *("Threshold", "Sum", "SumReLU", "Maximum", "Product", "Concat", "InnerProduct", "Pooling", "LRN"),
-    *("Scale", "Bias", "PReLU", "Dropout"),
+    *("Scale", "Bias", "PReLU", "Dropout", "Crop", "Permute", "ShuffleChannel"),
 )
 IN_FORMS: dict[str, Run] = {
     name: run for name, run in ROWS.items() if name.split(" ")[0].split("[")[0] in KEEP_THEIR_FORM

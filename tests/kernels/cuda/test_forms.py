@@ -189,11 +189,13 @@ def test_one_form_becomes_another_by_way_of_the_base(backend: CudaBackend, conve
     assert array.held == BF16_LAST
 
 
-def test_a_clear_array_is_zero_in_every_form(backend: CudaBackend) -> None:
+def test_a_clear_array_is_zero_in_every_form(backend: CudaBackend, conversions: list[str]) -> None:
     array = counting(backend, 2, 3, 4, 5)
     array.native(BF16_LAST)
     array.clear()
+    conversions.clear()
     assert (values(array.native(BF16_LAST), BF16) == 0).all()
+    assert conversions == []
     assert (values(array.native(FP16), FP16) == 0).all()
     assert array.held == FP32
 
