@@ -1,0 +1,91 @@
+"""Plan on = plan off on a card, in every precision: fused, channels last, memory shared, replayed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dtrain.comm.single import SingleCommunicator
+from dtrain.kernels.cuda.backend import CudaBackend
+from dtrain.kernels.cuda.replay import GraphReplayer
+from dtrain.plan import Plan
+from dtrain.proto import dtrain_pb2 as pb
+from dtrain.proto.files import read_net
+from dtrain.solvers.loop import Solver
+from dtrain.solvers.nets import build_train_net
+from dtrain.solvers.settings import Settings
+from tests.kernels.cuda.cpu_device import CpuDevice
+from tests.kernels.cuda.test_training import lenet
+
+NETS = Path(__file__).parents[2] / "nets"
+ITERATIONS = 6
+# Weights after that many steps of about 0.01 in all: 16-bit values are rounded once more or less where layers
+# are fused.
+TOLERANCE = {"fp32": 2e-6, "tf32": 2e-6, "bf16": 3e-3, "fp16": 5e-4}
+
+
+def description(name: str) -> pb.NetParameter:
+    if name == "lenet":
+        return lenet()
+    return read_net(NETS / f"{name}.prototxt")[0]
+
+
+def train(
+    name: str, precision: str, *, planned: bool, iter_size: int = 1
+) -> tuple[Solver, list[NDArray[np.float32]]]:
+    """The solver, and all parameters after some iterations on data that are a function of the iteration."""
+    param = pb.SolverParameter(
+        base_lr=0.01,
+        momentum=0.9,
+        weight_decay=1e-3,
+        lr_policy="fixed",
+        max_iter=100,
+        iter_size=iter_size,
+        random_seed=1,
+    )
+    param.net_param.CopyFrom(description(name))
+    settings, group = Settings(param, None), SingleCommunicator()
+    backend = CudaBackend(CpuDevice(), precision=precision)
+    net = build_train_net(settings, backend, group, 1, Plan() if planned else None)
+    solver = Solver(param, net, (), group)
+    data, label = net.blob("data").data, net.blob("label").data
+    for it in range(ITERATIONS):
+        rng = np.random.default_rng(it)
+        data.plain_overwrite()[...] = rng.random(data.shape)
+        label.plain_overwrite()[...] = rng.integers(0, 10, label.shape)
+        solver.step(1)
+    return solver, [owned.blob.data.plain().copy() for owned in net.params.owned]
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("name", ["lenet", "residual_block", "inception_block"])
+def test_a_planned_net_trains_as_one_without_a_plan(name: str, precision: str) -> None:
+    (plain, expected), (planned, got) = (train(name, precision, planned=plan) for plan in (False, True))
+    for owned, mine, theirs in zip(planned.net.params.owned, got, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, 1e-3, TOLERANCE[precision], err_msg=owned.label)
+    assert plain.net.replayer is None
+    assert isinstance(planned.net.replayer, GraphReplayer)
+    assert planned.net.replayer.num_graphs == 2, "forward with backward, and the update"
+
+
+def test_passes_that_add_up_are_captured_each_for_itself() -> None:
+    (_, expected), (planned, got) = (
+        train("lenet", "fp32", planned=plan, iter_size=3) for plan in (False, True)
+    )
+    for mine, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, 1e-4, 2e-6)
+    assert isinstance(planned.net.replayer, GraphReplayer)
+    assert planned.net.replayer.num_graphs == 4, "first, middle and last pass, and the update"
+
+
+def test_what_the_plan_does_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        train("residual_block", "bf16", planned=True)
+    told = "\n".join(caplog.messages)
+    assert "plan: 1 ReLU and 2 Scale layers fused into the layer before" in told
+    assert re.search(r"plan: \d+ diffs between layers share memory", told)
+    assert "runs without a CUDA graph" not in told
