@@ -142,8 +142,6 @@ def train(
                 trainer.on_gradients_ready.append(skipped.check)
             trainer.solve(resume_path(snapshot, settings, job.comm))
             skipped.tell()
-            for net in (trainer.net, *trainer.test_nets):
-                net.replayer = None  # what NCCL has in a CUDA graph must end before it
 
 
 def check_rule(settings: Settings) -> None:

@@ -70,6 +70,10 @@ class Replayer(ABC):
         """The one value of an array, behind all that is queued; the array may then be overwritten."""
 
     @abstractmethod
+    def forget(self) -> None:
+        """Give back what is kept for replays; work that comes again begins anew."""
+
+    @abstractmethod
     def place(self, name: str) -> None:
         """Tell, from within the work, what runs now: for messages."""
 

@@ -214,7 +214,12 @@ class Solver:
         return [array.plain() for array in self._updater.history()]
 
     def close(self) -> None:
-        """Wait for the last snapshot; raises SnapshotError on every rank if one could not be written."""
+        """Wait for the last snapshot; raises SnapshotError on every rank if one could not be written.
+
+        What is kept for replays goes: a communicator may wait for graphs that hold its collectives.
+        """
+        if self.net.replayer is not None:
+            self.net.replayer.forget()
         self._snapshots.close()
 
     # -- around the loop

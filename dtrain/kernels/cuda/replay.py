@@ -165,6 +165,9 @@ class GraphReplayer(Replayer):
         self._copy = self._card.device.copy_out(storage.bring(storage.base), values)
         return OnItsWay(self._copy, values, self._card.data_faults.later())
 
+    def forget(self) -> None:
+        self._works = {}
+
     def place(self, name: str) -> None:
         if self._card.trace is not None:
             self._card.trace.place = name
