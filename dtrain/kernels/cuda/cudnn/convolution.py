@@ -6,11 +6,12 @@ from functools import partial
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import own, read, write
+from dtrain.kernels.cuda.array import Access, own, read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.convolution import Convolution as DirectConvolution
 from dtrain.kernels.cuda.cudnn.convolution_graphs import IMAGE, RESULT, WEIGHTS, ConvolutionGraphs
-from dtrain.kernels.cuda.cudnn.passes import Convolving, Way, is_planned, run
+from dtrain.kernels.cuda.cudnn.passes import Convolving, is_planned, run
+from dtrain.kernels.cuda.device import Buffer
 from dtrain.kernels.window import ConvolutionWindow
 
 
@@ -34,7 +35,7 @@ class Convolution:
         )
         self._shared = Convolving(backend, graphs, top.shape)
         self.relu = relu
-        graphs.forward()  # Unsupported, if there is no engine at all
+        self._ways = self._shared.plan_forward(graphs.forward, bias is not None, relu)
         own(top).offer(graphs.form)
         self._direct = partial(DirectConvolution, backend, window, bottom, weights, bias, top, relu)
         self.implementation = "cudnn"
@@ -42,24 +43,13 @@ class Convolution:
     def forward(
         self, bottom: SyncedArray, weights: SyncedArray, bias: SyncedArray | None, top: SyncedArray
     ) -> None:
-        form, graphs = self._graphs.form, self._graphs
-        sides = {
+        form = self._graphs.form
+        sides: dict[int, Access | Buffer] = {
             IMAGE: read(bottom, form=form),
             WEIGHTS: read(weights, form=form),
             RESULT: write(top, form=form),
         }
-        ways: list[Way] = []
-        if bias is not None or self.relu:
-            for values in self._shared.bias_types(bias):
-                make = partial(graphs.forward, values, relu=self.relu)
-                if is_planned(make):
-                    ways.append(partial(run, make(), {**sides, **self._shared.bias_side(bias, values)}))
-
-        def in_two() -> None:
-            run(graphs.forward(), sides)
-            self._shared.finish(top, bias, relu=self.relu)
-
-        self._shared.fastest("forward", [*ways, in_two])()
+        self._shared.forward(self._graphs.forward, self._ways, sides, top, bias, self.relu)
 
     def backward(
         self,

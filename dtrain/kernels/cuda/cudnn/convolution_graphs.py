@@ -71,7 +71,7 @@ class ConvolutionGraphs:
             made = draft.ops.relu(input=made)
         return made
 
-    def forward(self, bias: ValueType | None = None, *, relu: bool = False) -> Graph:
+    def forward(self, bias: ValueType | None = None, relu: bool = False) -> Graph:
         """IMAGE, WEIGHTS and BIAS of that type -> RESULT."""
 
         def draw(draft: Draft) -> None:
@@ -82,16 +82,16 @@ class ConvolutionGraphs:
 
         return self._graph(("forward", bias, relu), draw)
 
-    def image_gradient(self, bias: ValueType | None = None) -> Graph:
+    def image_gradient(self, bias: ValueType | None = None, relu: bool = False) -> Graph:
         """RESULT, WEIGHTS and BIAS of that type, a value for each channel of the image -> IMAGE."""
 
         def draw(draft: Draft) -> None:
             loss, weights = draft.tensor(RESULT, self._result), draft.tensor(WEIGHTS, self._weights)
             made = draft.ops.conv_dgrad(loss=loss, filter=weights, **self._window)
-            made = self._channels(draft, made, self._image, bias, relu=False)
+            made = self._channels(draft, made, self._image, bias, relu=relu)
             draft.output(made, IMAGE, self._image)
 
-        return self._graph(("image gradient", bias), draw)
+        return self._graph(("image gradient", bias, relu), draw)
 
     def weights_gradient(self, values: ValueType) -> Graph:
         """IMAGE and RESULT -> WEIGHTS, overwritten, of that type in Caffe's order."""

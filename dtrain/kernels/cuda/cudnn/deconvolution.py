@@ -6,11 +6,12 @@ from functools import partial
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import own, read, write
+from dtrain.kernels.cuda.array import Access, own, read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.cudnn.convolution_graphs import IMAGE, RESULT, WEIGHTS, ConvolutionGraphs
-from dtrain.kernels.cuda.cudnn.passes import Convolving, Way, is_planned, run
+from dtrain.kernels.cuda.cudnn.passes import Convolving, is_planned, run
 from dtrain.kernels.cuda.deconvolution import Deconvolution as DirectDeconvolution
+from dtrain.kernels.cuda.device import Buffer
 from dtrain.kernels.window import ConvolutionWindow
 
 
@@ -32,7 +33,7 @@ class Deconvolution:
             backend.cudnn, window, *shapes, backend.form, strict=not backend.tf32
         )
         self._shared = Convolving(backend, graphs, top.shape)
-        graphs.image_gradient()  # Unsupported, if there is no engine at all
+        self._ways = self._shared.plan_forward(graphs.image_gradient, bias is not None, False)
         own(top).offer(graphs.form)
         self._direct = partial(DirectDeconvolution, backend, window, bottom, weights, bias, top)
         self.implementation = "cudnn"
@@ -40,24 +41,13 @@ class Deconvolution:
     def forward(
         self, bottom: SyncedArray, weights: SyncedArray, bias: SyncedArray | None, top: SyncedArray
     ) -> None:
-        form, graphs = self._graphs.form, self._graphs
-        sides = {
+        form = self._graphs.form
+        sides: dict[int, Access | Buffer] = {
             RESULT: read(bottom, form=form),
             WEIGHTS: read(weights, form=form),
             IMAGE: write(top, form=form),
         }
-        ways: list[Way] = []
-        if bias is not None:
-            for values in self._shared.bias_types(bias):
-                make = partial(graphs.image_gradient, values)
-                if is_planned(make):
-                    ways.append(partial(run, make(), {**sides, **self._shared.bias_side(bias, values)}))
-
-        def in_two() -> None:
-            run(graphs.image_gradient(), sides)
-            self._shared.finish(top, bias, relu=False)
-
-        self._shared.fastest("image gradient", [*ways, in_two])()
+        self._shared.forward(self._graphs.image_gradient, self._ways, sides, top, bias, relu=False)
 
     def backward(
         self,

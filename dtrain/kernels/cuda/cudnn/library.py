@@ -108,6 +108,7 @@ class Cudnn:
                 found = self._plan(form, strict, draw)
             except Unsupported as reason:
                 found = str(reason)
+                logger.debug("%s: %s", key, reason)
             self._graphs[full] = found
         if isinstance(found, str):
             raise Unsupported(found)

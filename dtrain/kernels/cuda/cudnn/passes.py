@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, final
 
@@ -16,7 +17,15 @@ from dtrain.kernels.cuda.cudnn.graph import Graph
 from dtrain.kernels.cuda.device import Buffer
 from dtrain.kernels.cuda.form import Form, ValueType
 
-Way: TypeAlias = Callable[[], None]
+Forward: TypeAlias = Callable[[ValueType | None, bool], Graph]  # (a bias' type or None, whether with ReLU)
+
+
+@final
+@dataclass(frozen=True)
+class Fused:
+    """A graph that has bias, read in that type, and ReLU, as far as there are such."""
+
+    bias: ValueType | None
 
 
 def run(graph: Graph, sides: dict[int, Access | Buffer]) -> None:
@@ -51,25 +60,45 @@ class Convolving:
         self._sums = ChannelSums(backend, *sizes, graphs.form)
         self._channels, self._inner = sizes[1:]
 
-    def fastest(self, key: str, ways: Sequence[Way]) -> Way:
-        """One of several ways to compute the same."""
-        return ways[self._backend.cudnn.fastest((key, self._graphs.key), ways)]
+    def plan_forward(self, forward: Forward, has_bias: bool, relu: bool) -> list[Fused | None]:
+        """The ways to compute the top, the first to be taken unless they are timed; None fuses nothing.
 
-    def bias_types(self, bias: SyncedArray | None) -> Sequence[ValueType | None]:
-        """The types in which a graph may read a bias: the one that most engines know comes first."""
-        if bias is None:
-            return (None,)
-        return tuple(dict.fromkeys((self._graphs.form.type, ValueType.FLOAT32)))
+        Unsupported where there is none. A fused bias is read in the type that most engines know, if possible.
+        """
+        types = dict.fromkeys((self._graphs.form.type, ValueType.FLOAT32)) if has_bias else (None,)
+        found: list[Fused | None] = []
+        if has_bias or relu:
+            fused = [Fused(values) for values in types]
+            found += [way for way in fused if is_planned(partial(forward, way.bias, relu))][:1]
+        if not found:
+            forward(None, False)
+        if not found or (self._backend.cudnn.autotune and is_planned(partial(forward, None, False))):
+            found.append(None)
+        return found
 
-    def bias_side(self, bias: SyncedArray | None, values: ValueType | None) -> dict[int, Access | Buffer]:
-        """A graph's BIAS, if it has one."""
-        return {} if bias is None or values is None else {BIAS: read(bias, form=Form(values))}
+    def forward(
+        self,
+        forward: Forward,
+        ways: Sequence[Fused | None],
+        sides: dict[int, Access | Buffer],
+        top: SyncedArray,
+        bias: SyncedArray | None,
+        relu: bool,
+    ) -> None:
+        """Compute the top, in the fastest of the ways."""
 
-    def finish(self, top: SyncedArray, bias: SyncedArray | None, *, relu: bool) -> None:
-        """Bias and ReLU by a kernel, where no graph has done it."""
-        if bias is not None or relu:
-            sides = update(top, form=self._graphs.form), maybe(read, bias)
-            self._kernels.each("finish_image", top.size, *sides, self._channels, self._inner, int(relu))
+        def compute(way: Fused | None) -> None:
+            if way is not None:
+                own = {} if bias is None or way.bias is None else {BIAS: read(bias, form=Form(way.bias))}
+                run(forward(way.bias, relu), {**sides, **own})
+                return
+            run(forward(None, False), sides)
+            if bias is not None or relu:
+                args = update(top, form=self._graphs.form), maybe(read, bias)
+                self._kernels.each("finish_image", top.size, *args, self._channels, self._inner, int(relu))
+
+        choices = [partial(compute, way) for way in ways]
+        choices[self._backend.cudnn.fastest(("top", bias is None, relu, self._graphs.key), choices)]()
 
     def bias_gradient(self, top_diff: SyncedArray, bias_diff: SyncedArray) -> None:
         """bias_diff += top_diff summed over all but the channels."""
@@ -81,7 +110,10 @@ class Convolving:
         It is asked for in float32, and where cuDNN has that not, in the form's type.
         """
         types = dict.fromkeys((ValueType.FLOAT32, self._graphs.form.type))
-        known = [t for t in types if is_planned(partial(self._graphs.weights_gradient, t))]
+        known: list[ValueType] = []
+        for values in types:
+            if not known or self._backend.cudnn.autotune:
+                known += [values] if is_planned(partial(self._graphs.weights_gradient, values)) else []
         if not known:
             return False
         form, count = self._graphs.form, weights_diff.size
