@@ -165,6 +165,7 @@ class CublasLt:
         count: int,
     ) -> None:
         self.heuristics += 1
+        self._machine.fail("heuristic")
         if self._machine.is_capturing:
             raise cuBLASLtError(cublas.Status.INTERNAL_ERROR)  # as CUDA 13.3 does
         does, wishes = self.operations[operation], self._preferences[preference]

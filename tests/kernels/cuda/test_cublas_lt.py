@@ -16,6 +16,7 @@ from dtrain.kernels.cuda.cupy_device import CupyDevice
 from dtrain.kernels.cuda.device import Buffer, Product
 from dtrain.kernels.cuda.form import ValueType, to_floats
 from tests.kernels.cuda.cpu_device import CpuDevice, from_floats
+from tests.kernels.cuda.numpy_cublas_lt import cuBLASLtError
 from tests.kernels.cuda.numpy_cupy import Cupy
 
 F64, F32, F16, BF16 = ValueType.FLOAT64, ValueType.FLOAT32, ValueType.FLOAT16, ValueType.BFLOAT16
@@ -109,6 +110,24 @@ def test_a_bias_that_is_not_aligned_is_added_by_a_kernel(
     product = Product(3, 5, 7, batch=2, stride_a=21, stride_b=35, stride_c=15, relu=True)
     compared(device, replace(product, inputs=types[0], output=types[1]), has_bias=True, offset=1)
     assert epilogs(cupy) == [1]
+
+
+@pytest.mark.parametrize("status", [cublas.Status.INVALID_VALUE, cublas.Status.NOT_SUPPORTED])
+def test_where_there_is_no_epilog_a_kernel_serves(
+    cupy: Cupy, device: CupyDevice, status: cublas.Status
+) -> None:
+    cupy.machine.faults["heuristic"] = cuBLASLtError(status)
+    compared(device, Product(3, 5, 7, relu=True), has_bias=True)
+    assert epilogs(cupy) == [1]
+
+
+def test_a_product_without_an_algorithm_is_told(cupy: Cupy, device: CupyDevice) -> None:
+    a = on(device, np.ones(4), F32)
+    cupy.machine.faults["heuristic"] = cuBLASLtError(cublas.Status.NOT_SUPPORTED)
+    with pytest.raises(
+        BackendError, match=r"\(2, 2\) x \(2, 2\) of FLOAT32 into FLOAT32 must have an algorithm"
+    ):
+        device.gemm(Product(2, 2, 2), a, a, device.empty(4, np.float32))
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (5, 1)])
