@@ -86,7 +86,7 @@ static __device__ void sum_planes(
     Real sum = 0;
     for (Index j = first + threadIdx.x; j < last; j += blockDim.x) {
         const Index image = j / inner, i = (image * channels + c) * inner + (j - image * inner);
-        sum += f(c, (Real)x[i]...);
+        sum += f((Real)x[i]...);
     }
     sum = over_block<Plus>(sum, room);
     if (threadIdx.x == 0) partial[blockIdx.y * channels + c] = sum;
@@ -108,7 +108,7 @@ static __device__ void sum_rows_of(Index channels, Index rows, Index chunk, Real
         for (Index r = first + threadIdx.y; r < last; r += blockDim.y) {
             const auto add = [&](const auto&... here) {
 #pragma unroll
-                for (int k = 0; k < N; k++) sum[k] += f(c + k, (Real)here.at[k]...);
+                for (int k = 0; k < N; k++) sum[k] += f((Real)here.at[k]...);
             };
             add(load<N>(x + r * channels + c)...);
         }
@@ -138,24 +138,25 @@ static __device__ void sum_rows_packed(
         sum_rows_of<1>(channels, rows, chunk, partial, f, x...);
 }
 
-struct First {
-    __device__ Real operator()(Index, Real x) const { return x; }
+struct Itself {
+    __device__ Real operator()(Real x) const { return x; }
 };
 struct Times {
-    __device__ Real operator()(Index, Real x, Real y) const { return x * y; }
+    __device__ Real operator()(Real x, Real y) const { return x * y; }
 };
 struct TimesNegative {
-    __device__ Real operator()(Index, Real dy, Real x) const { return dy * (x < 0 ? x : (Real)0); }
+    __device__ Real operator()(Real dy, Real x) const { return dy * (x < 0 ? x : (Real)0); }
 };
+
 #define CHUNKS Index channels, Index images, Index inner, Index chunk, Real* partial
 #define CHUNKS_LAST Index channels, Index rows, Index packs, Index chunk, Real* partial
 
 extern "C" __global__ void channel_sum(CHUNKS, const Value* x) {
-    sum_planes(channels, images, inner, chunk, partial, First{}, x);
+    sum_planes(channels, images, inner, chunk, partial, Itself{}, x);
 }
 
 extern "C" __global__ void channel_sum_last(CHUNKS_LAST, const Value* x) {
-    sum_rows_packed(channels, rows, packs, chunk, partial, First{}, x);
+    sum_rows_packed(channels, rows, packs, chunk, partial, Itself{}, x);
 }
 
 extern "C" __global__ void channel_dot(CHUNKS, const Value* x, const Value* y) {

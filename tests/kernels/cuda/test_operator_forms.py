@@ -6,7 +6,7 @@ runs in every form, with threads in both orders.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ import pytest
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.form import Form, ValueType
-from tests.kernels.cuda.bench import compare
+from dtrain.kernels.cuda.launch import PACK_BYTES, Kernels
+from tests.kernels.cuda.bench import Bench, compare
 from tests.kernels.cuda.cpu_device import CpuDevice
 from tests.kernels.cuda.form_operators import IN_FORMS
 
@@ -42,3 +43,24 @@ def test_in_every_form_cuda_gives_what_the_cpu_gives(name: str, told: str, desce
     backend = CudaBackend(CpuDevice(descending=descending))
     with np.errstate(divide="ignore", invalid="ignore"):
         compare(IN_FORMS[name], backend, CpuBackend(engine="CAFFE"), rtol=rtol, atol=atol, form=form)
+
+
+IN_BASE_FORM = ("channel_finish", "stochastic_pool_forward", "pool_backward_wide", "lrn_scale_within")
+WITHIN = ("lrn_forward", "lrn_ratio", "lrn_backward_within")
+
+
+@pytest.mark.parametrize("name", IN_FORMS)
+def test_kernels_take_values_of_16_bits_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide: list[str] = []
+    launch = Kernels.launch
+
+    def watched(self: Kernels, kernel: str, *args: Any, **settings: Any) -> None:
+        if self.together != PACK_BYTES // 2:
+            wide.append(kernel)
+        launch(self, kernel, *args, **settings)
+
+    monkeypatch.setattr(Kernels, "launch", watched)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        IN_FORMS[name](Bench(CudaBackend(CpuDevice()), Form(ValueType.BFLOAT16, True)))
+    known = (*IN_BASE_FORM, *(WITHIN if "WITHIN" in name else ()))
+    assert [kernel for kernel in wide if kernel not in known] == []
