@@ -25,7 +25,13 @@ class CupyBlas(Products):
     """
 
     def __init__(self, cupy: Any, reason: str) -> None:
-        cublas: Any = importlib.import_module("cupy_backends.cuda.libs.cublas")
+        try:
+            cublas: Any = importlib.import_module("cupy_backends.cuda.libs.cublas")
+        except ImportError as error:
+            raise BackendError(
+                f"GPU: cuBLAS must be installed, got {error}; pip install 'dtrain[cuda12]', or "
+                f"'dtrain[cuda13]' for a driver of CUDA 13"
+            ) from None
         self._handle = cupy.cuda.device.get_cublas_handle
         self._set_math_mode = cublas.setMathMode
         self._products = {

@@ -127,9 +127,9 @@ class CupyDevice(Device):
             self._capability = int(self._card.compute_capability)
         self._sender = Sender(lambda size: self.host(size, np.uint8))
         self._under_way = UnderWay()
-        self._thread = threading.get_ident()
         self._kept: list[object] | None = None  # what the launches of the present capture point to
         self._captures = 0
+        self._capturing_thread = 0
         self._most_bytes = 0
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._epilog = Epilog(self)
@@ -297,7 +297,11 @@ class CupyDevice(Device):
     @property
     def _capture(self) -> int:
         """The number of the capture that the calling thread is in, or 0."""
-        return self._captures if self._kept is not None and threading.get_ident() == self._thread else 0
+        return (
+            self._captures
+            if self._kept is not None and threading.get_ident() == self._capturing_thread
+            else 0
+        )
 
     def _refuse_in_capture(self, what: str) -> None:
         if self._capture:
@@ -314,6 +318,7 @@ class CupyDevice(Device):
             self._stream.begin_capture()
         self._kept = []
         self._captures += 1
+        self._capturing_thread = threading.get_ident()
 
     def end_capture(self) -> CupyReplay:
         assert self._kept is not None, "a capture ends that has begun"

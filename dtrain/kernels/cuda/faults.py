@@ -45,9 +45,11 @@ class Faults:
     def memory(self, nbytes: int, in_use: int) -> BackendError:
         """There is no room for so many bytes more."""
         free, total = self._cupy.cuda.runtime.memGetInfo()
+        limit = self._cupy.get_default_memory_pool().get_limit()
+        most = f" of the {limit / GIB:.2f} that CUPY_GPU_MEMORY_LIMIT allows" if limit else ""
         return BackendError(
             f"{self._where}: the card must give {nbytes / GIB:.2f} GiB more, got {free / GIB:.2f} GiB free "
-            f"of {total / GIB:.1f}, with {in_use / GIB:.2f} GiB in this process's arrays; a smaller "
+            f"of {total / GIB:.1f}, with {in_use / GIB:.2f} GiB in this process's arrays{most}; a smaller "
             f"batch_size needs less, and a larger iter_size makes up for it"
         )
 

@@ -28,6 +28,7 @@ from tests.kernels.cuda.numpy_cublas_lt import CublasLt
 from tests.kernels.cuda.numpy_streams import CUDADriverError, CUDARuntimeError, Event, Machine, Stream
 
 GIB = 1 << 30
+NO_CUDNN = "No module named 'cudnn'"
 ROOM = 512  # CuPy rounds allocations up to as many bytes, and aligns them so
 
 
@@ -102,11 +103,12 @@ class Pool:
         self._machine = machine
         self._used = 0
         self.total = total
+        self.limit = 0
 
     def empty(self, count: int, dtype: DTypeLike) -> Array:
         kind = np.dtype(dtype)
         nbytes = -(-count * kind.itemsize // ROOM) * ROOM
-        if self._used + nbytes > self.total:
+        if self._used + nbytes > (self.limit or self.total):
             raise OutOfMemoryError(f"Out of memory allocating {nbytes:,} bytes")
         self._used += nbytes
         base = guarded(count * kind.itemsize + ROOM, np.dtype(np.uint8))
@@ -125,6 +127,9 @@ class Pool:
 
     def free_bytes(self) -> int:
         return 0
+
+    def get_limit(self) -> int:
+        return self.limit
 
 
 @final
@@ -250,8 +255,8 @@ def strided_gemm(machine: Machine, kind: DTypeLike) -> Any:
 class Cupy:
     """A stand-in for a machine's `import cupy`, and for the libraries beside it.
 
-    `fault` is what its driver says when it is asked for cards; `nvmath` is what an import of nvmath-python
-    raises.
+    `fault` is what its driver says when it is asked for cards; `nvmath` and `cublas` are what imports of
+    nvmath-python and of CuPy's cuBLAS raise.
     """
 
     def __init__(
@@ -263,10 +268,11 @@ class Cupy:
         memory: int = 80 * GIB,
         copies_first: bool = False,
         nvmath: Exception | None = None,
+        cublas: Exception | None = None,
     ) -> None:
         self._cards = cards
         self._fault = fault
-        self._nvmath = nvmath
+        self._missing = {"nvmath": nvmath, "cupy_backends": cublas, "cudnn": ModuleNotFoundError(NO_CUDNN)}
         self.machine = machine = Machine(copies_first=copies_first)
         self.pool = Pool(machine, memory)
         self.cublas_lt = CublasLt(machine)
@@ -328,10 +334,9 @@ class Cupy:
         }
 
         def find(name: str, package: str | None = None) -> Any:
-            if name.startswith("nvmath") and self._nvmath is not None:
-                raise self._nvmath
-            if name == "cudnn":
-                raise ModuleNotFoundError("No module named 'cudnn'")
+            fault = self._missing.get(name.split(".")[0])
+            if fault is not None:
+                raise fault
             return known[name] if name in known else real(name, package)
 
         monkeypatch.setattr(importlib, "import_module", find)

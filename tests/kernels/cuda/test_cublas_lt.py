@@ -286,6 +286,15 @@ def test_without_nvmath_a_capture_of_products_is_refused(bare_device: CupyDevice
     bare_device.abandon_capture()
 
 
+def test_without_any_cublas_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = Cupy(nvmath=ModuleNotFoundError("No module named 'nvmath'"), cublas=ImportError("libcublas.so.13"))
+    cupy.install(monkeypatch)
+    with pytest.raises(
+        BackendError, match=r"cuBLAS must be installed, got libcublas\.so\.13; pip install 'dtrain"
+    ):
+        CupyDevice(0)
+
+
 def test_a_cublaslt_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     cupy = Cupy(nvmath=RuntimeError("Failed to find cublasLt")).install(monkeypatch)
     told = CupyDevice(0).describe()

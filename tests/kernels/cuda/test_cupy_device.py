@@ -114,6 +114,14 @@ def test_a_card_that_is_full_is_told_with_its_numbers(monkeypatch: pytest.Monkey
         device.empty(GIB, np.float32)
 
 
+def test_a_limit_that_the_user_has_set_is_told(cupy: Cupy, device: CupyDevice) -> None:
+    cupy.pool.limit = GIB
+    with pytest.raises(
+        BackendError, match=r"arrays of the 1\.00 that CUPY_GPU_MEMORY_LIMIT allows; a smaller"
+    ):
+        device.empty(GIB, np.float32)
+
+
 def test_pinned_memory_that_cannot_be_had_is_told(cupy: Cupy, device: CupyDevice) -> None:
     cupy.machine.faults["pinned"] = CUDARuntimeError("cudaErrorMemoryAllocation")
     with pytest.raises(BackendError, match=r"2\.00 GiB of host memory must be pinned.*ulimit"):

@@ -22,7 +22,7 @@ OBJECTS = {  # what is made by those names, and what is asked of it
     "cuda.Graph": "launch upload",
     "cuda.MemoryPointer": "ptr copy_from_host_async copy_to_host_async copy_from_device_async memset_async",
     "cuda.Device": "use compute_capability",
-    "cuda.MemoryPool": "used_bytes free_bytes",
+    "cuda.MemoryPool": "used_bytes free_bytes get_limit",
     "RawModule": "get_function",
     "RawKernel": "kernel max_dynamic_shared_size_bytes",
     "ndarray": "data size dtype nbytes view __getitem__",
