@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import final
+from typing import Final, final
 
 from dtrain.kernels.array import Shape, SyncedArray
-from dtrain.kernels.cuda.array import read, write
+from dtrain.kernels.cuda.array import Access, maybe, read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.form import Form
 
-IMAGE_AXES = (0, 2, 3, 1)  # in memory, of images that have their channels last
+AT_ONCE: Final = 4  # parts, as in copies.cu
+IMAGE_AXES: Final = (0, 2, 3, 1)  # in memory, of images that have their channels last
 
 
 @final
@@ -26,24 +27,27 @@ class Blocks:
         if self._form.channels_last:
             shapes = [tuple(shape[i] for i in IMAGE_AXES) for shape in shapes]
             axis = IMAGE_AXES.index(axis)
+        self._rows = prod(shapes[0][:axis])
         self._sizes = [prod(shape[axis:]) for shape in shapes]  # of one block
         self._stride = sum(self._sizes)
 
     def join(self, parts: Sequence[SyncedArray], whole: SyncedArray) -> None:
         """Fill the whole with all parts."""
-        start = 0
-        for part, size in zip(parts, self._sizes, strict=True):
-            sides = read(part, form=self._form), write(whole, form=self._form)
-            places = 0, size, start, self._stride
-            self._kernels.packed("copy_blocks", part.size, *sides, size, *places)
-            start += size
+        result = write(whole, form=self._form)
+        self._run("join_blocks", result, [read(part, form=self._form) for part in parts])
 
     def part(self, whole: SyncedArray, parts: Sequence[SyncedArray | None]) -> None:
         """Fill those parts that are wanted."""
+        given = read(whole, form=self._form)
+        self._run("part_blocks", given, [maybe(write, part, self._form) for part in parts])
+
+    def _run(self, name: str, whole: Access, parts: Sequence[Access | None]) -> None:
         start = 0
-        for part, size in zip(parts, self._sizes, strict=True):
-            if part is not None:
-                sides = read(whole, form=self._form), write(part, form=self._form)
-                places = start, self._stride, 0, size
-                self._kernels.packed("copy_blocks", part.size, *sides, size, *places)
-            start += size
+        for i in range(0, len(self._sizes), AT_ONCE):
+            some, sizes = list(parts[i : i + AT_ONCE]), self._sizes[i : i + AT_ONCE]
+            rest = AT_ONCE - len(some)
+            count = self._rows * sum(sizes)
+            if any(part is not None for part in some):
+                places = start, self._stride
+                self._kernels.packed(name, count, whole, *places, *some, *[None] * rest, *sizes, *[0] * rest)
+            start += sum(sizes)

@@ -1,23 +1,65 @@
 // Values that move: blocks, strides, rows by index, interpolation.
 #include "kernel.cuh"
 
-// Block b of `block` values, from x_start + b x_stride to y_start + b y_stride: as many at once as divide them all.
-template <int N>
-static __device__ void copy_packs(
-    Index n, const Value* x, Value* y, Index block, Index x_start, Index x_stride, Index y_start, Index y_stride) {
-    FOR_EACH(i, n / N) {
-        const Index b = i * N / block, at = i * N - b * block;
-        store(y + y_start + b * y_stride + at, load<N>(x + x_start + b * x_stride + at));
+// Up to four arrays of rows side by side, and the whole whose rows are `stride` long and hold theirs from `start` on.
+// n counts the values of the four; a size of 0 is no array, a null pointer one that is left out.
+#define PARTS(T) T *x0, T *x1, T *x2, T *x3, Index size0, Index size1, Index size2, Index size3
+#define PARTS_GIVEN x0, x1, x2, x3, size0, size1, size2, size3
+
+template <class F, class T>
+static __device__ void each_block(Index n, Index together, F copy, PARTS(T)) {
+    const Index width = size0 + size1 + size2 + size3;
+    FOR_EACH(i, n / together) {
+        const Index row = i * together / width, at = i * together - row * width;
+        Index from = at;
+        T* x = x0;
+        Index size = size0;
+        if (from >= size) {
+            from -= size;
+            x = x1;
+            size = size1;
+            if (from >= size) {
+                from -= size;
+                x = x2;
+                size = size2;
+                if (from >= size) {
+                    from -= size;
+                    x = x3;
+                    size = size3;
+                }
+            }
+        }
+        if (x) copy(x + row * size + from, row, at);
     }
 }
 
-extern "C" __global__ void copy_blocks(
-    Index n, const Value* x, Value* y, Index block, Index x_start, Index x_stride, Index y_start, Index y_stride) {
-    const bool apart = (block | x_start | x_stride | y_start | y_stride) % TOGETHER;
-    if (apart || !is_aligned(x) || !is_aligned(y))
-        copy_packs<1>(n, x, y, block, x_start, x_stride, y_start, y_stride);
+// Whether all blocks begin and end where a thread may take TOGETHER values.
+template <class T>
+static __device__ bool are_packs(const Value* whole, Index start, Index stride, PARTS(T)) {
+    return (start | stride | size0 | size1 | size2 | size3) % TOGETHER == 0 && is_aligned(whole) && is_aligned(x0) &&
+           is_aligned(x1) && is_aligned(x2) && is_aligned(x3);
+}
+
+extern "C" __global__ void join_blocks(Index n, Value* whole, Index start, Index stride, PARTS(const Value)) {
+    const auto packs = [=](const Value* x, Index row, Index at) {
+        store(whole + row * stride + start + at, load<TOGETHER>(x));
+    };
+    const auto ones = [=](const Value* x, Index row, Index at) { whole[row * stride + start + at] = *x; };
+    if (are_packs(whole, start, stride, PARTS_GIVEN))
+        each_block(n, TOGETHER, packs, PARTS_GIVEN);
     else
-        copy_packs<TOGETHER>(n, x, y, block, x_start, x_stride, y_start, y_stride);
+        each_block(n, 1, ones, PARTS_GIVEN);
+}
+
+extern "C" __global__ void part_blocks(Index n, const Value* whole, Index start, Index stride, PARTS(Value)) {
+    const auto packs = [=](Value* x, Index row, Index at) {
+        store(x, load<TOGETHER>(whole + row * stride + start + at));
+    };
+    const auto ones = [=](Value* x, Index row, Index at) { *x = whole[row * stride + start + at]; };
+    if (are_packs(whole, start, stride, PARTS_GIVEN))
+        each_block(n, TOGETHER, packs, PARTS_GIVEN);
+    else
+        each_block(n, 1, ones, PARTS_GIVEN);
 }
 
 // `table`: extents, strides in x, strides in y, `axes` numbers each.

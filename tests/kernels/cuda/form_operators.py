@@ -73,6 +73,8 @@ def concat_images(axis: int, extents: Sequence[int], wanted: Sequence[bool]) -> 
 for axis in range(4):
     row(f"Concat of images at axis {axis}", concat_images(axis, (1, 4, 2), (True, False, True)))
 row("Concat of images, many at once", concat_images(1, (8, 16, 24), (True, True, True)))
+row("Concat of six", concat_images(1, (8, 16, 8, 24, 8, 16), (True, False, True, True, True, True)))
+row("Concat of five, two left out", concat_images(1, (3, 5, 2, 1, 4), (False, True, True, True, False)))
 row("Concat of images of one channel", concat_images(1, (1, 1), (True, True)))
 
 
