@@ -114,9 +114,9 @@ class CudaBackend(Backend):
         self.card.channels_last = value == "channels_last"
 
     def format_for(self, precisions: Set[str]) -> str:
-        """Tensor cores want the channels last; without them Caffe's order saves conversions."""
-        uses_tensor_cores = any((precision or self.precision) != "fp32" for precision in precisions)
-        return "channels_last" if uses_tensor_cores else "blocked"
+        """cuDNN's tensor cores want the channels last; without them Caffe's order saves conversions."""
+        wanted = any((precision or self.precision) != "fp32" for precision in precisions)
+        return "channels_last" if wanted and self.cudnn.module is not None else "blocked"
 
     def replayer(self) -> GraphReplayer:
         return GraphReplayer(self.card)
@@ -128,7 +128,8 @@ class CudaBackend(Backend):
         self.device.synchronize()
 
     def describe(self) -> str:
-        return self.device.describe()
+        library = "no cuDNN (engine CAFFE)" if self.default_engine == "CAFFE" else self.cudnn.describe()
+        return f"{self.device.describe()}, {library}"
 
     # -- what operators use
 

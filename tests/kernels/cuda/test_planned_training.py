@@ -19,6 +19,7 @@ from dtrain.solvers.loop import Solver
 from dtrain.solvers.nets import build_train_net
 from dtrain.solvers.settings import Settings
 from tests.kernels.cuda.cpu_device import CpuDevice
+from tests.kernels.cuda.numpy_cudnn import NumpyCudnn
 from tests.kernels.cuda.test_training import lenet
 
 NETS = Path(__file__).parents[2] / "nets"
@@ -35,7 +36,7 @@ def description(name: str) -> pb.NetParameter:
 
 
 def train(
-    name: str, precision: str, *, planned: bool, iter_size: int = 1
+    name: str, precision: str, *, planned: bool, iter_size: int = 1, with_cudnn: bool = False
 ) -> tuple[Solver, list[NDArray[np.float32]]]:
     """The solver, and all parameters after some iterations on data that are a function of the iteration."""
     param = pb.SolverParameter(
@@ -49,7 +50,8 @@ def train(
     )
     param.net_param.CopyFrom(description(name))
     settings, group = Settings(param, None), SingleCommunicator()
-    backend = CudaBackend(CpuDevice(), precision=precision)
+    libraries = {"cudnn": NumpyCudnn()} if with_cudnn else {}
+    backend = CudaBackend(CpuDevice(libraries=libraries), precision=precision)
     net = build_train_net(settings, backend, group, 1, Plan() if planned else None)
     solver = Solver(param, net, (), group)
     data, label = net.blob("data").data, net.blob("label").data
@@ -61,12 +63,17 @@ def train(
     return solver, [owned.blob.data.plain().copy() for owned in net.params.owned]
 
 
+@pytest.mark.parametrize("with_cudnn", [False, True], ids=["direct kernels", "cuDNN"])
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("name", ["lenet", "residual_block", "inception_block"])
-def test_a_planned_net_trains_as_one_without_a_plan(name: str, precision: str) -> None:
-    (plain, expected), (planned, got) = (train(name, precision, planned=plan) for plan in (False, True))
+def test_a_planned_net_trains_as_one_without_a_plan(name: str, precision: str, with_cudnn: bool) -> None:
+    (plain, expected), (planned, got) = (
+        train(name, precision, planned=plan, with_cudnn=with_cudnn) for plan in (False, True)
+    )
     for owned, mine, theirs in zip(planned.net.params.owned, got, expected, strict=True):
         np.testing.assert_allclose(mine, theirs, 1e-3, TOLERANCE[precision], err_msg=owned.label)
+    wanted = "channels_last" if with_cudnn and precision != "fp32" else "blocked"
+    assert planned.net.scope.backend.memory_format == wanted
     assert plain.net.replayer is None
     assert isinstance(planned.net.replayer, GraphReplayer)
     assert planned.net.replayer.num_graphs == 2, "forward with backward, and the update"
