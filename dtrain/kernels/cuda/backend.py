@@ -67,10 +67,11 @@ class CudaBackend(Backend):
         dtype: DTypeLike = np.float32,
         engine: str = "DEFAULT",
         precision: str = "",
+        autotune: bool = False,
     ) -> None:
         self.device = device
         self.card = Card(device, dtype)
-        self.cudnn = Cudnn(device)
+        self.cudnn = Cudnn(device, autotune=autotune)
         self.dtype = self.card.dtype
         self.default_engine = engine
         self.asked_precision = precision

@@ -89,9 +89,9 @@ class NumpyTensor:
 class NumpyGraph:
     """A graph: what is read, and operations in the order in which they were drawn."""
 
-    def __init__(self, refuses: Collection[str], settings: dict[str, Any]) -> None:
-        assert settings["compute_data_type"] == settings["intermediate_data_type"] == "FLOAT"
+    def __init__(self, refuses: Collection[str], planning: dict[str, str | int]) -> None:
         self._refuses = refuses
+        self.planning = planning
         self._inputs: list[NumpyTensor] = []
         self._operations: list[tuple[str, NumpyTensor, Callable[..., Floats], list[NumpyTensor]]] = []
         self._steps: list[str] = []
@@ -323,7 +323,21 @@ class NumpyCudnn:
     def backend_version_string(self) -> str:
         return "9.0"
 
-    def pygraph(self, handle: object, **settings: Any) -> NumpyGraph:
-        assert handle is self
-        self.graphs.append(NumpyGraph(self._refuses, settings))
+    def create_device_properties(self, told: str) -> str:
+        return told
+
+    def pygraph(
+        self,
+        io_data_type: str,
+        intermediate_data_type: str,
+        compute_data_type: str,
+        handle: object = None,
+        device_property: str = "",
+        sm_version: int = 0,
+    ) -> NumpyGraph:
+        assert (handle is self) is not bool(device_property), "a graph is for a handle or for a card to be"
+        assert io_data_type in TYPES
+        assert intermediate_data_type == compute_data_type == "FLOAT", "sums are float32"
+        planning = {"device_property": device_property, "sm_version": sm_version}
+        self.graphs.append(NumpyGraph(self._refuses, planning))
         return self.graphs[-1]

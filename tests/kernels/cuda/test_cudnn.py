@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from dtrain.errors import BackendError
 from dtrain.kernels.array import SyncedArray
 from dtrain.kernels.cpu.backend import CpuBackend
 from dtrain.kernels.cuda.backend import CudaBackend
+from dtrain.kernels.cuda.cudnn.convolution_graphs import ConvolutionGraphs
+from dtrain.kernels.cuda.cudnn.library import Cudnn
 from dtrain.kernels.cuda.form import Form, ValueType
 from dtrain.kernels.window import ConvolutionWindow
 from tests.kernels.cuda.bench import Bench, Run
 from tests.kernels.cuda.cpu_device import CpuDevice, KernelError
 from tests.kernels.cuda.more_operators import ROWS
-from tests.kernels.cuda.numpy_cudnn import NumpyCudnn
+from tests.kernels.cuda.numpy_cudnn import WORKSPACE_BYTES, NumpyCudnn
 from tests.kernels.cuda.test_golden import build, check
 from tests.layers.golden import cases
 from tests.shared import SHARED
@@ -97,7 +100,6 @@ def test_without_the_frontend_the_default_is_direct_and_cudnn_is_an_error() -> N
         BackendError, match=r"engine CUDNN: .* got nvidia-cudnn-frontend is not installed; pip"
     ):
         backend.operators("CUDNN")
-    assert backend.cudnn.describe() == "no cuDNN (nvidia-cudnn-frontend is not installed)"
 
 
 def test_a_library_that_does_not_load_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -112,8 +114,12 @@ def test_a_library_that_does_not_load_is_told(caplog: pytest.LogCaptureFixture) 
         backend.operators("CUDNN")
 
 
-def test_an_installed_library_is_told_with_its_versions() -> None:
-    assert backend_of(NumpyCudnn()).cudnn.describe() == "cuDNN 9.0 (frontend 1.0)"
+def test_the_library_is_told_with_its_versions() -> None:
+    on_cpu = "CUDA kernels on the CPU"
+    assert backend_of(NumpyCudnn()).describe() == f"{on_cpu}, cuDNN 9.0 (frontend 1.0)"
+    assert backend_of(None).describe() == f"{on_cpu}, no cuDNN (nvidia-cudnn-frontend is not installed)"
+    direct = CudaBackend(CpuDevice(libraries={"cudnn": NumpyCudnn(fault="not to be asked")}), engine="CAFFE")
+    assert direct.describe() == f"{on_cpu}, no cuDNN (engine CAFFE)"
 
 
 @pytest.mark.parametrize("kernel", [(3,), (3, 3, 3)])
@@ -200,6 +206,20 @@ def test_float32_is_not_rounded_to_tf32_unless_it_is_asked_for() -> None:
 
 def test_a_sum_in_any_order_is_taken_where_there_is_no_other() -> None:
     assert notes_of("bf16", ("conv_fprop",)) == [["NONDETERMINISTIC"], []]
+
+
+def test_graphs_are_planned_for_a_card_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = NumpyCudnn()
+    monkeypatch.setitem(sys.modules, "cudnn", module)
+    window = ConvolutionWindow(kernel=(3, 3), stride=(1, 1), pad=(1, 1), dilation=(1, 1))
+    shapes = (2, 4, 5, 5), (8, 4, 3, 3), (2, 8, 5, 5)
+    cudnn = Cudnn.plan_only({"multiProcessorCount": 132}, 90)
+    form = Form(ValueType.BFLOAT16, True)
+    graphs = ConvolutionGraphs(cudnn, window, *shapes, form, strict=False)
+    for graph in (graphs.forward(), graphs.image_gradient(), graphs.weights_gradient(ValueType.FLOAT32)):
+        assert graph.workspace_bytes == WORKSPACE_BYTES
+    (told,) = {tuple(sorted(graph.planning.items())) for graph in module.graphs}
+    assert told == (("device_property", '{"multiProcessorCount": 132}'), ("sm_version", 90))
 
 
 def test_equal_operators_share_their_graphs() -> None:
