@@ -67,7 +67,8 @@ extern "C" __global__ void scale_forward(
 
 extern "C" __global__ void prelu_forward(
     Index n, const Value* x, Value* y, const Real* slope, Index channels, Index inner) {
-    over_channels(n, y, slope, (const Real*)0, channels, inner, [](Real s, Real, Real x) { return x > 0 ? x : x * s; }, x);
+    const auto f = [](Real s, Real, Real x) { return x > 0 ? x : x * s; };
+    over_channels(n, y, slope, (const Real*)0, channels, inner, f, x);
 }
 
 extern "C" __global__ void prelu_backward(

@@ -35,10 +35,8 @@ class InnerProduct:
         self.relu = relu
         self._m, self._k = bottom.shape
         self._n = top.shape[1]
-        given = own(bottom).form
-        # Rows of inputs are in Caffe's order, as the weights' are.
-        self._form = Form(given.type if given.type.is_16_bit else backend.values)
-        self._bottom_form = Form(given.type)
+        self._form = Form(backend.values)  # inputs are in Caffe's order, as the weights are
+        self._bottom_form = Form(own(bottom).form.type)
         own(top).offer(self._form)
         self._sums = ChannelSums(backend, self._m, self._n, 1, self._form)
         self.implementation = "cuda gemm"

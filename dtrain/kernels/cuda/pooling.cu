@@ -360,7 +360,8 @@ static __device__ Real scale_of(const Real* values, int j, Real alpha, Real k) {
 }
 
 template <int HALF>
-static __device__ void normalize_span(Index i, const Value* x, Value* y, Index channels, Real alpha, Real k, Real beta) {
+static __device__ void normalize_span(
+    Index i, const Value* x, Value* y, Index channels, Real alpha, Real k, Real beta) {
     Real values[SPAN];
     gather(x + i, i % channels, channels, values);
     Pack<Value, TOGETHER> out;

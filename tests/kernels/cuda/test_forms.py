@@ -374,6 +374,22 @@ def test_labels_stay_as_they_are() -> None:
     assert y.plain()[599] == 299
 
 
+@pytest.mark.parametrize("offered", [FP32, BF16, FP16])
+@pytest.mark.parametrize(("precision", "made"), [("fp32", FP32), ("bf16", BF16), ("fp16", FP16)])
+def test_a_layers_own_precision_is_that_of_its_product(precision: str, made: Form, offered: Form) -> None:
+    backend = CudaBackend(CpuDevice(), precision=precision)
+    ops: Any = backend.operators("DEFAULT")
+    x, w, y = images(backend, 3, 8, form=offered), images(backend, 5, 8), backend.array((3, 5))
+    dx, dw, dy = backend.array((3, 8)), backend.array((5, 8)), images(backend, 3, 5)
+    operator = ops.InnerProduct(x, w, None, y)
+    operator.forward(x, w, None, y)
+    operator.backward(dy, x, w, dx, dw, None)
+    assert (y.held, dx.held, dw.held) == (made, offered, FP32)
+    np.testing.assert_allclose(y.plain(), x.plain() @ w.plain().T, 2**-6, 2**-4)  # of terms up to 4
+    np.testing.assert_allclose(dx.plain(), dy.plain() @ w.plain(), 2**-6, 2**-4)  # of terms up to 4
+    np.testing.assert_allclose(dw.plain(), dy.plain().T @ x.plain(), 2**-6, 2**-4)  # of terms up to 4
+
+
 def flat_slices(backend: CudaBackend) -> tuple[SyncedArray, SyncedArray]:
     flat = backend.flat(24)
     x, y = counting(backend, 11), counting(backend, 11)

@@ -25,6 +25,7 @@ FORMS: Final = {
     "fp32 NHWC": Form(ValueType.FLOAT32, True),
     "bf16 NCHW": Form(ValueType.BFLOAT16),
 }
+PRECISIONS: Final = {ValueType.BFLOAT16: "bf16", ValueType.FLOAT16: "fp16", ValueType.FLOAT32: "fp32"}
 TOLERANCES: Final = {  # (rtol, atol)
     # Rounding changes a bfloat16 by at most 2^-8 of it and a half by 2^-11. A result is rounded when it is
     # written, and so are tops that it is computed from; where terms cancel, the error is that of the largest.
@@ -40,7 +41,7 @@ TOLERANCES: Final = {  # (rtol, atol)
 def test_in_every_form_cuda_gives_what_the_cpu_gives(name: str, told: str, descending: bool) -> None:
     form = FORMS[told]
     rtol, atol = TOLERANCES[form.type]
-    backend = CudaBackend(CpuDevice(descending=descending))
+    backend = CudaBackend(CpuDevice(descending=descending), precision=PRECISIONS[form.type])
     with np.errstate(divide="ignore", invalid="ignore"):
         compare(IN_FORMS[name], backend, CpuBackend(engine="CAFFE"), rtol=rtol, atol=atol, form=form)
 
@@ -61,6 +62,6 @@ def test_kernels_take_values_of_16_bits_as_they_are(name: str, monkeypatch: pyte
 
     monkeypatch.setattr(Kernels, "launch", watched)
     with np.errstate(divide="ignore", invalid="ignore"):
-        IN_FORMS[name](Bench(CudaBackend(CpuDevice()), Form(ValueType.BFLOAT16, True)))
+        IN_FORMS[name](Bench(CudaBackend(CpuDevice(), precision="bf16"), Form(ValueType.BFLOAT16, True)))
     known = (*IN_BASE_FORM, *(WITHIN if "WITHIN" in name else ()))
     assert [kernel for kernel in wide if kernel not in known] == []
