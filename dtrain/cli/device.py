@@ -32,10 +32,12 @@ def choose_backend(
     threads: int | None,
     engine: str,
     precision: str = "",
+    autotune: bool = False,
 ) -> Backend:
     """The flags win over solver_mode; an explicit GPU that cannot be had is an error, never a CPU run.
 
-    precision: of layers that name none, whatever their net says; empty leaves it to the net. Collective.
+    precision: of layers that name none, whatever their net says; empty leaves it to the net; autotune: time
+    the algorithms of a GPU's library. Collective.
     """
     if precision and precision not in PRECISIONS:
         raise ConfigError(f"--precision: {unknown_name('precision', precision, PRECISIONS)}")
@@ -58,7 +60,7 @@ def choose_backend(
         backend = CpuBackend(num_threads=threads or comm.threads, engine=engine)
     else:
         card = cupy_device.CupyDevice(own.number)
-        backend = CudaBackend(card, engine=engine, precision=precision)
+        backend = CudaBackend(card, engine=engine, precision=precision, autotune=autotune)
     logger.info("Computing on %s", backend.describe())
     return backend
 
@@ -109,12 +111,3 @@ def _has_driver() -> bool:
     except OSError:
         return False
     return True
-
-
-def no_gpu() -> str:
-    """Why no GPU can be used, and what to do; empty where one can."""
-    try:
-        cupy_device.count()
-    except BackendError as error:
-        return f"a GPU must be usable, got none: {error}"
-    return ""

@@ -53,6 +53,14 @@ Precision: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+Autotune: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--autotune",
+        help="On a GPU: time cuDNN's algorithms at the start and take the fastest; runs may then differ in "
+        "rounding.",
+    ),
+]
 PlanSwitch: TypeAlias = Annotated[
     str,
     typer.Option(

@@ -52,6 +52,7 @@ def time(
     threads: o.Threads = None,
     engine: o.Engine = "DEFAULT",
     precision: o.Precision = "",
+    autotune: o.Autotune = False,
     plan: o.PlanSwitch = "auto",
     level: o.Level = 0,
     stage: o.Stage = "",
@@ -75,7 +76,14 @@ def time(
                         f"--phase must be TRAIN for a SOLVER, got {phase}; name its net by -model"
                     )
             backend = choose_backend(
-                settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine, precision=precision
+                settings,
+                job.comm,
+                gpu=gpu,
+                cpu=cpu,
+                threads=threads,
+                engine=engine,
+                precision=precision,
+                autotune=autotune,
             )
         if settings is not None:
             with on_device(job, backend) as joined:

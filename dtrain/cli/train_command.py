@@ -93,6 +93,7 @@ def train(
     threads: o.Threads = None,
     engine: o.Engine = "DEFAULT",
     precision: o.Precision = "",
+    autotune: o.Autotune = False,
     plan: o.PlanSwitch = "auto",
     comm: o.Comm = "auto",
     compress: o.Compress = "none",
@@ -133,7 +134,14 @@ def train(
             )
             planner = planner_of(plan, job.comm)
             backend = choose_backend(
-                settings, job.comm, gpu=gpu, cpu=cpu, threads=threads, engine=engine, precision=precision
+                settings,
+                job.comm,
+                gpu=gpu,
+                cpu=cpu,
+                threads=threads,
+                engine=engine,
+                precision=precision,
+                autotune=autotune,
             )
         with on_device(job, backend, comm, compress) as joined:
             trainer = build_solver(settings, backend, joined, signals, planner, skips)

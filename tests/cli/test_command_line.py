@@ -13,9 +13,9 @@ FROZEN = {
     "train": COMPUTING
     | {"--solver", "--snapshot", "--weights", "--plan", "--sigint-effect", "--sighup-effect"}
     | {"--progress", "--log-json", "--metrics-port", "--metrics-host", "--metrics-textfile"}
-    | {"--bad-records", "--seed", "--comm", "--compress"},
+    | {"--bad-records", "--seed", "--comm", "--compress", "--autotune"},
     "test": COMPUTING | {"--solver", "--model", "--weights", "--snapshot", "--iterations"},
-    "time": COMPUTING | {"--solver", "--model", "--phase", "--iterations", "--plan"},
+    "time": COMPUTING | {"--solver", "--model", "--phase", "--iterations", "--plan", "--autotune"},
     "device_query": {"--gpu", "--cpu"},
     "convert mnist": {"--overwrite"},
     "convert cifar10": {"--overwrite"},

@@ -131,8 +131,9 @@ class GraphReplayer(Replayer):
             work()
         finally:
             self._card.end_trace()
-        if trace.on_the_host:
-            self._give_up(key, about, trace.on_the_host)
+        reasons = [reason for reason in (self._card.device.no_capture, *trace.on_the_host) if reason]
+        if reasons:
+            self._give_up(key, about, reasons)
         else:
             about.trace = trace
 
