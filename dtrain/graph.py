@@ -56,8 +56,8 @@ def with_splits(
     for i, layer in enumerate(layers):
         if layer.include and layer.exclude:
             raise ConfigError(
-                f'{places[i]}: layer "{layer.name}" ({layer.type}): at most one of include and exclude must be '
-                "given, got both"
+                f'{places[i]}: layer "{layer.name}" ({layer.type}): at most one of include and exclude must '
+                "be given, got both"
             )
         for j, name in enumerate(layer.bottom):
             if name not in last_top:
