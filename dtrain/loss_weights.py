@@ -56,6 +56,10 @@ class LossWeights:
                 total += float((blob.data.plain() * self.weight_of(blob).plain()).sum())
         return total
 
+    def total(self) -> float:
+        """All losses of the last forward pass, weighted."""
+        return self.sum(self.blobs, [weight for _, weight in self._losses.values()])
+
     def scale(self, apply: Apply) -> None:
         """From now on backward begins with weights that `apply` has changed."""
         self._scale = apply

@@ -60,7 +60,7 @@ class Tester:
             self._votes.cast()
             batch = first + rank
             if batch < self.test_iter:
-                loss = self.net.forward()
+                loss = self._forward()
                 labels = [count for layer in exact.values() for count in (layer.correct, layer.counted)]
                 rows[batch] = [loss, *output_values(self.net), *labels]
             if Request.STOP in self._votes.result():
@@ -79,6 +79,17 @@ class Tester:
             seconds=time.perf_counter() - begin,
             loss=float(means[0]) if compute_loss else None,
         )
+
+    def _forward(self) -> float:
+        """One batch, run layer by layer or replayed; its loss."""
+        net = self.net
+        if net.replayer is None or net.is_watched:
+            return net.forward()
+        net.feed()
+        net.replayer.run(("test pass", net.version), net.compute, net.refresh)
+        net.scope.passes += 1
+        net.check_data()
+        return net.losses.total()
 
     def _sum(self, rows: Rows) -> Rows:
         """Rows of all ranks, added in the order of the batches."""

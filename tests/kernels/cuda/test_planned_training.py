@@ -16,7 +16,7 @@ from dtrain.plan import Plan
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.files import read_net
 from dtrain.solvers.loop import Solver
-from dtrain.solvers.nets import build_train_net
+from dtrain.solvers.nets import build_test_nets, build_train_net
 from dtrain.solvers.settings import Settings
 from tests.kernels.cuda.cpu_device import CpuDevice
 from tests.kernels.cuda.numpy_cudnn import NumpyCudnn
@@ -96,3 +96,41 @@ def test_what_the_plan_does_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert "plan: 1 ReLU and 2 Scale layers fused into the layer before" in told
     assert re.search(r"plan: \d+ diffs between layers share memory", told)
     assert "runs without a CUDA graph" not in told
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_planned_test_net_has_the_scores_of_one_without_a_plan(precision: str) -> None:
+    scores = []
+    for planned in (False, True):
+        param = pb.SolverParameter(base_lr=0.01, lr_policy="fixed", random_seed=1, test_interval=100)
+        param.test_iter.append(5)
+        param.net_param.CopyFrom(tested_lenet())
+        settings, group = Settings(param, None), SingleCommunicator()
+        backend = CudaBackend(CpuDevice(), precision=precision)
+        plan = Plan() if planned else None
+        net = build_train_net(settings, backend, group, 1, plan)
+        tests = build_test_nets(settings, backend, group, 1, net, plan)
+        solver = Solver(param, net, tests, group)
+        (tester,) = solver._testers
+        told = [tester.run(0, True) for _ in range(2)]
+        scores.append(
+            [value for score in told if score for value in (score.loss, *(o.value for o in score.outputs))]
+        )
+    assert scores[0] == pytest.approx(scores[1], rel=0 if precision == "fp32" else 1e-2)
+    assert isinstance(tests[0].replayer, GraphReplayer)
+    assert tests[0].replayer.num_graphs == 1
+
+
+def tested_lenet() -> pb.NetParameter:
+    """LeNet on random images, each pass with others, and its accuracy."""
+    param = pb.NetParameter()
+    param.CopyFrom(lenet())
+    source = param.layer[0]
+    source.type = "DummyData"
+    for shape in source.input_param.shape:
+        source.dummy_data_param.shape.add().CopyFrom(shape)
+    source.dummy_data_param.data_filler.add(type="uniform", min=0, max=1)
+    source.dummy_data_param.data_filler.add(type="constant", value=3)
+    source.ClearField("input_param")
+    param.layer.add(name="accuracy", type="Accuracy", bottom=["ip2", "label"], top=["accuracy"])
+    return param
