@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Set
 from typing import Any, final
 
+from numpy.typing import DTypeLike, NDArray
+
 from dtrain.kernels.array import Plain, Room, Shape, SyncedArray
 
 
@@ -90,6 +92,8 @@ class Backend(ABC):
     """What was asked for whatever a net says of itself, if anything."""
     fuses_sums: bool
     """Whether the operator SumReLU beats Sum and ReLU."""
+    takes_pixels: bool
+    """Whether the operator Pixels beats images that the host has transformed."""
     memory_format: str
     """How operators with a choice lay images out: "blocked" is each as it likes, or "channels_last"."""
 
@@ -104,6 +108,10 @@ class Backend(ABC):
     @abstractmethod
     def flat_for_sums(self, count: int, allocate: Callable[[int], Plain]) -> Plain:
         """As `flat`, for gradients that a communicator sums; it gives host memory by `allocate`."""
+
+    @abstractmethod
+    def host_memory(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
+        """A flat array in the host's memory, from which batches come to the device fastest; any thread may ask."""
 
     @abstractmethod
     def operators(self, engine: str, precision: str = "") -> Operators:
@@ -123,6 +131,10 @@ class Backend(ABC):
     @abstractmethod
     def room(self) -> Room | None:
         """Memory for arrays that are never needed at the same time, where memory is scarce."""
+
+    @abstractmethod
+    def memory_bytes(self) -> int | None:
+        """What arrays take of the device's own memory; None where it has none."""
 
     @abstractmethod
     def synchronize(self) -> None:

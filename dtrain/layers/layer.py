@@ -61,7 +61,7 @@ class Scope:
     seed: int = 0
     passes: int = 0
     test_iter: int = 0
-    bad_records: int = 0  # how many a source may replace on each rank
+    bad_records: int = 0  # how many different ones of a source the job may replace
     precision: str = ""  # of layers that name none; empty is what the net says, or else the backend's own
     sample_names: list[Callable[[int], str]] = field(default_factory=list)  # by source: a sample's record
     is_partial: bool = False  # the present pass runs some of the layers only, so nothing may be fused

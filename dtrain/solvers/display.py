@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dtrain.comm.communicator import Communicator, Ticket
 from dtrain.kernels.backend import Later
-from dtrain.metrics.recorder import Recorder
+from dtrain.metrics.recorder import Gauge, Recorder
 from dtrain.metrics.reporter import Display, Reporter
 from dtrain.net import Net
 from dtrain.proto import dtrain_pb2 as pb
@@ -45,6 +45,11 @@ class Displays:
         self._reporter = reporter
         self._watch = LossWatch(net, comm.rank, recorder)
         self._smoothed = SmoothedLoss(param.average_loss)
+        self._backend = net.scope.backend
+        self._memory: Gauge | None = None
+        if self._backend.memory_bytes() is not None:
+            about = "What this rank's arrays take of its GPU's memory."
+            self._memory = recorder.gauge("device_memory_bytes", about)
         self._unseen: deque[tuple[int, Later]] = deque()
         self._shown: tuple[int, float, NDArray[np.float64], Ticket] | None = None
         self.restart(0)
@@ -94,6 +99,8 @@ class Displays:
         self._comm.wait(ticket)
         numbers /= self._comm.size
         now = time.perf_counter()
+        if self._memory is not None:
+            self._memory.set(self._backend.memory_bytes() or 0)
         self._reporter.display(
             Display(
                 iteration=it,

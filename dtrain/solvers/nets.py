@@ -97,7 +97,7 @@ def build_train_net(
 ) -> Net:
     """The net to train, its gradients where the communicator sums them fastest.
 
-    bad_records: how many bad records a source may replace on each rank.
+    bad_records: how many different bad records of a source the job may replace.
     """
     spec = train_spec(settings)
     scope = _scope(backend, pb.TRAIN, comm, seed, bad_records)

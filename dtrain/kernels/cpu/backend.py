@@ -11,7 +11,7 @@ from collections.abc import Callable, Set
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from dtrain.errors import BackendError, unknown_name
 from dtrain.kernels.array import Plain, Shape
@@ -43,6 +43,7 @@ class CpuBackend(Backend):
     name = "cpu"
     precisions = ("fp32",)
     fuses_sums = False
+    takes_pixels = False
 
     def __init__(
         self,
@@ -77,6 +78,11 @@ class CpuBackend(Backend):
     def flat_for_sums(self, count: int, allocate: Callable[[int], Plain]) -> Plain:
         return allocate(count)
 
+    def host_memory(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
+        memory = aligned_zeros(count, dtype)
+        memory.fill(0)  # now, so that no page is first touched in a step
+        return memory
+
     def operators(self, engine: str, precision: str = "") -> CpuOperators:
         assert precision in ("", *self.precisions), "who asks looks at `precisions` first"
         return CpuOperators(self, engine if engine != "DEFAULT" else self.default_engine)
@@ -89,6 +95,9 @@ class CpuBackend(Backend):
 
     def room(self) -> None:
         """Main memory is large."""
+
+    def memory_bytes(self) -> None:
+        """Main memory is the system's to tell."""
 
     def synchronize(self) -> None:
         """Operators queue nothing."""

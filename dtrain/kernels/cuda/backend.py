@@ -59,6 +59,7 @@ class CudaBackend(Backend):
     name = "cuda"
     precisions = tuple(PRECISIONS)
     fuses_sums = True
+    takes_pixels = True
 
     def __init__(
         self,
@@ -99,6 +100,9 @@ class CudaBackend(Backend):
     def flat_for_sums(self, count: int, allocate: Callable[[int], Plain]) -> Any:
         return self.flat(count)  # where backward writes; a communicator that needs host memory copies
 
+    def host_memory(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
+        return self.device.host(count, dtype)
+
     def operators(self, engine: str, precision: str = "") -> CudaOperators:
         backend = self
         if precision and precision != self.precision:
@@ -124,6 +128,9 @@ class CudaBackend(Backend):
 
     def room(self) -> CudaRoom:
         return CudaRoom()
+
+    def memory_bytes(self) -> int:
+        return self.device.memory_used()
 
     def synchronize(self) -> None:
         self.device.synchronize()
