@@ -111,7 +111,7 @@ class Backend(ABC):
 
     @abstractmethod
     def host_memory(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
-        """A flat array in the host's memory, from which batches come to the device fastest; any thread may ask."""
+        """A flat array in host memory from which batches reach the device fastest; any thread may ask."""
 
     @abstractmethod
     def operators(self, engine: str, precision: str = "") -> Operators:

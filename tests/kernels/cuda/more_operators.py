@@ -7,6 +7,7 @@ import numpy as np
 from dtrain.kernels.array import SyncedArray
 from dtrain.kernels.normalizer import Normalizer
 from tests.kernels.cuda.bench import Bench, Run
+from tests.kernels.cuda.pixel_rows import pixels
 from tests.kernels.cuda.pooling_operators import ROWS, row
 
 __all__ = ["ROWS"]
@@ -154,6 +155,14 @@ row("ContrastiveLoss", pair_loss("ContrastiveLoss", (6.0, False), "flags"))
 row("ContrastiveLoss legacy", pair_loss("ContrastiveLoss", (36.0, True), "flags"))
 row("SmoothL1Loss", pair_loss("SmoothL1Loss", (1.2,), "no weights"))
 row("SmoothL1Loss weighted", pair_loss("SmoothL1Loss", (1.2,), "weights"))
+
+
+# -- images
+
+for shape in ((5, 3, 7, 9), (2, 1, 5, 3), (3, 4, 8, 8)):
+    for mean in ("channels", "image"):
+        row(f"Pixels of planes {shape}, mean {mean}", pixels(shape, False, mean))
+        row(f"Pixels interleaved {shape}, mean {mean}", pixels(shape, True, mean))
 
 
 # -- values that move
