@@ -4,12 +4,26 @@ import json
 import re
 from pathlib import Path
 
+from dtrain.comm.single import SingleCommunicator
+from dtrain.data.bad_records import BadRecords
+from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.layers.data_source import DataSource
+from dtrain.layers.layer import Scope
 from dtrain.metrics.prometheus import registry_of
 from dtrain.metrics.recorder import Recorder
 from dtrain.metrics.reporter import Output, Score
 from dtrain.metrics.training import TrainingMetrics
+from dtrain.net import Net
+from dtrain.proto import dtrain_pb2 as pb
+from dtrain.proto import text
+from dtrain.solvers.skipped_records import SkippedRecords
 from tests.metrics.events import START, short_run
+from tests.solvers.test_loss_scaling import solver
 
+SOURCE = """
+layer { name: "data" type: "MemoryData" top: "data" top: "label"
+  memory_data_param { batch_size: 1 channels: 1 height: 1 width: 1 } }
+"""
 LAUNCH = Path(__file__).parents[2] / "launch"
 
 
@@ -19,7 +33,20 @@ def exported() -> set[str]:
     metrics.start(START)
     short_run(metrics)
     metrics.test(Score(0, 0, [Output("accuracy", 1.0)], loss=0.5))
+    solver("fp16", record=recorder)
+    SkippedRecords([net_with_a_source()], SingleCommunicator(), recorder)
     return {sample.name for family in registry_of(recorder, 0).collect() for sample in family.samples}
+
+
+def net_with_a_source() -> Net:
+    """Whose source may replace records."""
+    param = pb.NetParameter()
+    text.parse(SOURCE, param)
+    net = Net(param, Scope(CpuBackend(engine="CAFFE"), pb.TRAIN))
+    (source,) = net.layers
+    assert isinstance(source, DataSource)
+    source.bad_records = BadRecords()
+    return net
 
 
 def expressions() -> list[str]:
