@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import logging
-import pkgutil
 import platform
 from collections.abc import Callable, Set
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dtrain.errors import BackendError, unknown_name
+from dtrain.kernels import operator_files
 from dtrain.kernels.array import Plain, Shape
 from dtrain.kernels.backend import Backend, Operators
 from dtrain.kernels.cpu import threads
 from dtrain.kernels.cpu.array import CpuArray
 from dtrain.kernels.cpu.onednn import library as dnnl
 from dtrain.kernels.cpu.storage import aligned_zeros
-
-logger = logging.getLogger(__name__)
 
 HERE = "dtrain.kernels.cpu"
 FOLDERS = {
@@ -31,6 +27,7 @@ FOLDERS = {
     "MKLDNN": (f"{HERE}.onednn",),
     "MKL2017": (f"{HERE}.onednn",),
 }
+COMPLAINT: Final = "CPU: an operator must support its shapes, got {reason}"
 
 
 @final
@@ -123,40 +120,13 @@ class CpuOperators(Operators):
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        candidates = _candidates(name, FOLDERS[self._engine])
+        candidates = operator_files.candidates(name, FOLDERS[self._engine])
         if not candidates and self._engine in ("MKLDNN", "MKL2017"):
-            candidates = _candidates(name, FOLDERS["DEFAULT"])  # the library has no such operator at all
+            candidates = operator_files.candidates(
+                name, FOLDERS["DEFAULT"]
+            )  # the library has no such operator at all
         if not candidates:
             raise BackendError(f"CPU: operator {name} must have a file in {HERE}, got none")
-        build = functools.partial(_build, candidates, self._backend)
+        build = functools.partial(operator_files.build, candidates, COMPLAINT, self._backend)
         self.__dict__[name] = build
         return build
-
-
-@functools.cache
-def _files(folder: str) -> dict[str, str]:
-    """Module names of a folder by their letters alone: "innerproduct" -> "inner_product"."""
-    path = importlib.import_module(folder).__path__
-    return {m.name.replace("_", ""): m.name for m in pkgutil.iter_modules(path)}
-
-
-@functools.cache
-def _candidates(name: str, folders: tuple[str, ...]) -> tuple[Callable[..., Any], ...]:
-    """The operator's classes in these folders, fastest first."""
-    found = []
-    for folder in folders:
-        module = _files(folder).get(name.lower())
-        if module is not None:
-            found.append(getattr(importlib.import_module(f"{folder}.{module}"), name))
-    return tuple(found)
-
-
-def _build(candidates: tuple[Callable[..., Any], ...], backend: CpuBackend, *args: Any) -> Any:
-    for i, candidate in enumerate(candidates):
-        try:
-            return candidate(backend, *args)
-        except dnnl.Unsupported as reason:
-            if i + 1 == len(candidates):
-                raise BackendError(f"CPU: an operator must support its shapes, got {reason}") from None
-            logger.debug("%s: %s; the next implementation takes it", candidate.__module__, reason)
-    raise AssertionError("an operator has at least one implementation")

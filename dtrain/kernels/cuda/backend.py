@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
-import logging
-import pkgutil
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any, Final, final
@@ -15,8 +12,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dtrain.errors import BackendError, unknown_name
+from dtrain.kernels import operator_files
 from dtrain.kernels.array import Plain, Shape
-from dtrain.kernels.backend import Backend, Operators, Unsupported
+from dtrain.kernels.backend import Backend, Operators
 from dtrain.kernels.cuda.array import Access, CudaArray
 from dtrain.kernels.cuda.card import Card
 from dtrain.kernels.cuda.cudnn.library import Cudnn
@@ -27,8 +25,6 @@ from dtrain.kernels.cuda.replay import GraphReplayer
 from dtrain.kernels.cuda.room import CudaRoom
 from dtrain.kernels.cuda.storage import Storage
 from dtrain.kernels.cuda.variables import Variable
-
-logger = logging.getLogger(__name__)
 
 HERE = "dtrain.kernels.cuda"
 FOLDERS: Final = {  # by engine, the fastest first
@@ -45,6 +41,10 @@ PRECISIONS: Final = {
     "fp16": (ValueType.FLOAT16, False),
 }
 """By name: the type of the values between layers, and whether products may round float32 to TF32."""
+COMPLAINT: Final = (
+    "engine CUDNN: cuDNN must support an operator's shapes and types, got {reason}; engine DEFAULT lets "
+    "another implementation take it"
+)
 
 
 @final
@@ -228,43 +228,11 @@ class CudaOperators(Operators):
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        candidates = _candidates(name, FOLDERS[self._engine])
+        candidates = operator_files.candidates(name, FOLDERS[self._engine])
         if not candidates:
-            candidates = _candidates(name, (HERE,))  # cuDNN has no such operator at all
+            candidates = operator_files.candidates(name, (HERE,))  # cuDNN has no such operator at all
         if not candidates:
             raise BackendError(f"CUDA: operator {name} must have a file in {HERE}, got none")
-        build = functools.partial(_build, candidates, self._backend)
+        build = functools.partial(operator_files.build, candidates, COMPLAINT, self._backend)
         self.__dict__[name] = build
         return build
-
-
-@functools.cache
-def _files(folder: str) -> dict[str, str]:
-    """Module names of a folder by their letters alone: "innerproduct" -> "inner_product"."""
-    path = importlib.import_module(folder).__path__
-    return {m.name.replace("_", ""): m.name for m in pkgutil.iter_modules(path)}
-
-
-@functools.cache
-def _candidates(name: str, folders: tuple[str, ...]) -> tuple[Callable[..., Any], ...]:
-    """The operator's classes in these folders, fastest first."""
-    found = []
-    for folder in folders:
-        module = _files(folder).get(name.lower())
-        if module is not None:
-            found.append(getattr(importlib.import_module(f"{folder}.{module}"), name))
-    return tuple(found)
-
-
-def _build(candidates: tuple[Callable[..., Any], ...], backend: CudaBackend, *args: Any) -> Any:
-    for i, candidate in enumerate(candidates):
-        try:
-            return candidate(backend, *args)
-        except Unsupported as reason:
-            if i + 1 == len(candidates):
-                raise BackendError(
-                    f"engine CUDNN: cuDNN must support an operator's shapes and types, got {reason}; engine "
-                    f"DEFAULT lets another implementation take it"
-                ) from None
-            logger.debug("%s: %s; the next implementation takes it", candidate.__module__, reason)
-    raise AssertionError("an operator has at least one implementation")
