@@ -107,9 +107,10 @@ class Convolving:
     def weights_gradient(self, image: SyncedArray, result: SyncedArray, weights_diff: SyncedArray) -> bool:
         """weights_diff += the gradient; False where cuDNN has no engine.
 
-        It is asked for in float32, and where cuDNN has that not, in the form's type.
+        It is asked for in the form's type: one engine alone gives float32 for 16 bits, it is compiled when it
+        is planned, and is taken where there is no other, or where it is timed to be faster.
         """
-        types = dict.fromkeys((ValueType.FLOAT32, self._graphs.form.type))
+        types = dict.fromkeys((self._graphs.form.type, ValueType.FLOAT32))
         known: list[ValueType] = []
         for values in types:
             if not known or self._backend.cudnn.autotune:
