@@ -104,7 +104,7 @@ def test_a_planned_test_net_has_the_scores_of_one_without_a_plan(precision: str)
     for planned in (False, True):
         param = pb.SolverParameter(base_lr=0.01, lr_policy="fixed", random_seed=1, test_interval=100)
         param.test_iter.append(5)
-        param.net_param.CopyFrom(tested_lenet())
+        param.net_param.CopyFrom(lenet_with_accuracy())
         settings, group = Settings(param, None), SingleCommunicator()
         backend = CudaBackend(CpuDevice(), precision=precision)
         plan = Plan() if planned else None
@@ -121,7 +121,7 @@ def test_a_planned_test_net_has_the_scores_of_one_without_a_plan(precision: str)
     assert tests[0].replayer.num_graphs == 1
 
 
-def tested_lenet() -> pb.NetParameter:
+def lenet_with_accuracy() -> pb.NetParameter:
     """LeNet on random images, each pass with others, and its accuracy."""
     param = pb.NetParameter()
     param.CopyFrom(lenet())
