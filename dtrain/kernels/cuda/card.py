@@ -88,10 +88,13 @@ class Card:
     # -- forms
 
     def convert(self, source: Buffer, form: Form, target: Buffer, wanted: Form, shape: Shape) -> None:
-        """Values of an array of this shape; one of the forms is the base form."""
+        """Values of an array of this shape; one of the forms is the base form, or they differ by their order."""
         count = int(source.size)
         base = Form(self.real)
-        if base == form:
+        if form.type is wanted.type and form.type is not self.real:
+            name = "values_to_last" if wanted.channels_last else "values_from_last"
+            self._turn(self.kernels("forms.cu", form.type), name, shape, source, target)
+        elif base == form:
             kernels = self.kernels("forms.cu", wanted.type)
             if wanted.channels_last:
                 self._turn(kernels, "channels_to_last", shape, source, target)

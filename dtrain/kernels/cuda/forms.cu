@@ -1,4 +1,5 @@
 // From one form of an array to another: Value, in Caffe's order or with the channels last, and Real in Caffe's order.
+// Real in Caffe's order lies between all others, but for the two orders of one type of Value.
 #include "kernel.cuh"
 
 #define TILE 32
@@ -81,5 +82,13 @@ extern "C" __global__ void channels_to_last(Index images, Index channels, Index 
 }
 
 extern "C" __global__ void channels_from_last(Index images, Index channels, Index inner, const Value* x, Real* y) {
+    turn(images, inner, channels, x, y);
+}
+
+extern "C" __global__ void values_to_last(Index images, Index channels, Index inner, const Value* x, Value* y) {
+    turn(images, channels, inner, x, y);
+}
+
+extern "C" __global__ void values_from_last(Index images, Index channels, Index inner, const Value* x, Value* y) {
     turn(images, inner, channels, x, y);
 }

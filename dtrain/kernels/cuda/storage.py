@@ -173,6 +173,10 @@ class Storage:
             cleared = self.base if self.is_bound else form  # no bits are set in a zero of any form
             self.card.device.clear(self.room(cleared))
             self.valid = {cleared}
+        other_order = Form(form.type, not form.channels_last)
+        if form not in self.valid and other_order in self.valid and form.type is not self.base.type:
+            self.card.convert(self.sides[other_order], other_order, buffer, form, self.image_shape)
+            self.valid.add(form)
         if form not in self.valid:
             if self.base not in self.valid:
                 (other, *_) = self.valid

@@ -305,7 +305,7 @@ def test_a_chain_is_converted_where_it_begins_and_where_it_is_flat(
         product.forward(flat, weights, bias, scores)
 
     forward()
-    flattened = ["channels_from_last", *(["narrow"] if form.type.is_16_bit else [])]
+    flattened = ["values_from_last" if form.type.is_16_bit else "channels_from_last"]
     of_params = ["narrow", "narrow"] if form.type.is_16_bit else []
     assert conversions == ["channels_to_last", *flattened, *of_params]
     conversions.clear()
@@ -321,7 +321,7 @@ def test_a_chain_is_converted_where_it_begins_and_where_it_is_flat(
     lrn.backward(normal_diff, pooled, normal, pooled_diff)
     relu.backward(pooled_diff, pooled, pooled_diff)
     pool.backward(pooled_diff, x_diff)
-    assert conversions == [*(["widen"] if form.type.is_16_bit else []), "channels_to_last"]
+    assert conversions == ["values_to_last" if form.type.is_16_bit else "channels_to_last"]
     assert x_diff.held == form
 
 
