@@ -88,7 +88,7 @@ class Card:
     # -- forms
 
     def convert(self, source: Buffer, form: Form, target: Buffer, wanted: Form, shape: Shape) -> None:
-        """Values of an array of this shape; one of the forms is the base form, or they differ by their order."""
+        """Values of an array of this shape; one form is the base form, or they differ by their order."""
         count = int(source.size)
         base = Form(self.real)
         if form.type is wanted.type and form.type is not self.real:
