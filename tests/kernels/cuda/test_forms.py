@@ -189,6 +189,27 @@ def test_one_form_becomes_another_by_way_of_the_base(backend: CudaBackend, conve
     assert array.held == BF16_LAST
 
 
+def check_orders(backend: CudaBackend, kind: ValueType) -> None:
+    """Values of one type go from one order to the other and back as they are."""
+    array, bits = backend.array((2, 3, 4, 5)), np.arange(120, dtype=np.uint16)
+    first, last = Form(kind), Form(kind, channels_last=True)
+    array.native_overwrite(first)[...] = bits
+    array.written(first)
+    turned = array.native(last).copy()
+    np.testing.assert_array_equal(turned.reshape(2, 4, 5, 3), bits.reshape(2, 3, 4, 5).transpose(0, 2, 3, 1))
+    array.native_overwrite(last)[...] = turned
+    array.written(last)
+    np.testing.assert_array_equal(array.native(first), bits)
+
+
+@pytest.mark.parametrize("kind", [ValueType.FLOAT16, ValueType.BFLOAT16])
+def test_sixteen_bits_change_their_order_alone(
+    backend: CudaBackend, kind: ValueType, conversions: list[str]
+) -> None:
+    check_orders(backend, kind)
+    assert conversions == ["values_to_last", "values_from_last"]
+
+
 def test_a_clear_array_is_zero_in_every_form(backend: CudaBackend, conversions: list[str]) -> None:
     array = counting(backend, 2, 3, 4, 5)
     array.native(BF16_LAST)

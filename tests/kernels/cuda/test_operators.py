@@ -16,7 +16,7 @@ from tests.kernels.cuda.cpu_device import CpuDevice, files, kernels_of, ran
 from tests.kernels.cuda.form_operators import IN_FORMS, ROWS
 from tests.kernels.cuda.test_cudnn import run_what_cudnn_leaves
 from tests.kernels.cuda.test_epilog import check as check_epilog
-from tests.kernels.cuda.test_forms import check_cast
+from tests.kernels.cuda.test_forms import check_cast, check_orders
 
 NOT_OPERATORS = (
     "array",
@@ -81,6 +81,7 @@ def test_every_kernel_is_run_on_the_cpu() -> None:
             for run in IN_FORMS.values():
                 run(Bench(CudaBackend(CpuDevice()), Form(ValueType.BFLOAT16, True)))
         check_cast(CudaBackend(CpuDevice()), ValueType.FLOAT16)
+        check_orders(CudaBackend(CpuDevice()), ValueType.FLOAT16)
         check_epilog(CpuDevice(), ValueType.FLOAT32)
         run_what_cudnn_leaves()
     print(f"{len(kernels & ran)} of {len(kernels)} kernels run on the CPU")

@@ -11,21 +11,23 @@ from dtrain.errors import DataError
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.replay import GraphReplayer
 from dtrain.solvers.loop import Solver
-from tests.kernels.cuda.cpu_device import CpuDevice
+from tests.kernels.cuda.conftest import MakeBackend
 from tests.kernels.cuda.test_training import solver_on
 from tests.solvers import golden
 
 
-def replaying(name: str) -> Solver:
+def replaying(name: str, backend: CudaBackend) -> Solver:
     """The golden configuration's solver with its passes replayed."""
-    solver = solver_on(name, CudaBackend(CpuDevice()))
+    solver = solver_on(name, backend)
     solver.net.replayer = solver.net.scope.backend.replayer()
     return solver
 
 
 @pytest.mark.parametrize("name", golden.NAMES)
-def test_replayed_training_is_bit_for_bit_that_of_layers_that_run(name: str) -> None:
-    eager, replayed = solver_on(name, CudaBackend(CpuDevice())), replaying(name)
+def test_replayed_training_is_bit_for_bit_that_of_layers_that_run(
+    make_backend: MakeBackend, name: str
+) -> None:
+    eager, replayed = solver_on(name, make_backend()), replaying(name, make_backend())
     ends = []
     for solver in (eager, replayed):
         golden.start_as_caffe(solver, name)
@@ -38,10 +40,10 @@ def test_replayed_training_is_bit_for_bit_that_of_layers_that_run(name: str) -> 
     assert replayer.num_graphs > 0, "the passes were captured"
 
 
-def test_the_weights_that_a_script_changes_between_replays_count() -> None:
+def test_the_weights_that_a_script_changes_between_replays_count(make_backend: MakeBackend) -> None:
     name = golden.NAMES[0]
     ends = []
-    for solver in (solver_on(name, CudaBackend(CpuDevice())), replaying(name)):
+    for solver in (solver_on(name, make_backend()), replaying(name, make_backend())):
         golden.start_as_caffe(solver, name)
         golden.train(solver, 5)
         for param in solver.net.params.owned:
@@ -52,9 +54,9 @@ def test_the_weights_that_a_script_changes_between_replays_count() -> None:
         np.testing.assert_array_equal(mine, other)
 
 
-def test_a_label_that_is_no_class_is_told_behind_a_replay() -> None:
+def test_a_label_that_is_no_class_is_told_behind_a_replay(make_backend: MakeBackend) -> None:
     name = golden.NAMES[0]
-    solver = replaying(name)
+    solver = replaying(name, make_backend())
     golden.start_as_caffe(solver, name)
     golden.train(solver, 6)
     golden.feed(solver)
@@ -64,9 +66,10 @@ def test_a_label_that_is_no_class_is_told_behind_a_replay() -> None:
 
 
 def test_work_in_which_the_host_takes_part_runs_as_it_is_and_is_told(
+    make_backend: MakeBackend,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    backend = CudaBackend(CpuDevice())
+    backend = make_backend()
     replayer = backend.replayer()
     x, y = backend.array((2,)), backend.array((2,))
     power = backend.operators("DEFAULT").Power(1.0, 2.0, 0.0, x, y)
@@ -88,8 +91,10 @@ def test_work_in_which_the_host_takes_part_runs_as_it_is_and_is_told(
     )
 
 
-def test_work_that_uses_numbers_of_the_host_which_change_is_not_captured() -> None:
-    backend = CudaBackend(CpuDevice())
+def test_work_that_uses_numbers_of_the_host_which_change_is_not_captured(
+    make_backend: MakeBackend,
+) -> None:
+    backend = make_backend()
     replayer = backend.replayer()
     x, y, label = (backend.array((1,)) for _ in range(3))
 
@@ -105,8 +110,8 @@ def test_work_that_uses_numbers_of_the_host_which_change_is_not_captured() -> No
     assert replayer.num_graphs == 0
 
 
-def test_work_that_uses_constants_of_the_host_is_captured() -> None:
-    backend = CudaBackend(CpuDevice())
+def test_work_that_uses_constants_of_the_host_is_captured(make_backend: MakeBackend) -> None:
+    backend = make_backend()
     replayer = backend.replayer()
     x, y, weight = (backend.array((1,)) for _ in range(3))
     weight.plain_overwrite()[...] = 2

@@ -20,6 +20,7 @@ from dtrain.proto.files import read_net, read_solver
 from dtrain.solvers.loop import Solver
 from dtrain.solvers.nets import build_train_net
 from dtrain.solvers.settings import Settings
+from tests.kernels.cuda.conftest import MakeBackend
 from tests.kernels.cuda.cpu_device import CpuDevice
 from tests.shared import shared_path
 from tests.solvers.golden import NAMES, assert_weights, start_as_caffe, stored, train, weights_at
@@ -42,10 +43,8 @@ def solver_on(name: str, backend: Backend, prefix: Path | None = None) -> Solver
     return Solver(param, net, (), group, source=source)
 
 
-@pytest.mark.parametrize("descending", [False, True], ids=["ascending", "descending"])
-@pytest.mark.parametrize("name", NAMES)
-def test_solver_has_the_weights_and_losses_of_caffe(name: str, descending: bool) -> None:
-    solver = solver_on(name, CudaBackend(CpuDevice(descending=descending)))
+def check_golden(solver: Solver, name: str) -> None:
+    """Caffe's losses and weights, iteration by iteration."""
     start_as_caffe(solver, name)
     for it in range(12):
         (loss,) = train(solver, it + 1)
@@ -53,10 +52,16 @@ def test_solver_has_the_weights_and_losses_of_caffe(name: str, descending: bool)
         assert_weights(solver, weights_at(name, it + 1), f"after iteration {it}")
 
 
-def test_a_snapshot_resumes_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("descending", [False, True], ids=["ascending", "descending"])
+@pytest.mark.parametrize("name", NAMES)
+def test_solver_has_the_weights_and_losses_of_caffe(name: str, descending: bool) -> None:
+    check_golden(solver_on(name, CudaBackend(CpuDevice(descending=descending))), name)
+
+
+def test_a_snapshot_resumes_bit_for_bit(make_backend: MakeBackend, tmp_path: Path) -> None:
     name = NAMES[0]
     whole, first, second = (
-        solver_on(name, CudaBackend(CpuDevice()), tmp_path / part) for part in ("whole", "part", "part")
+        solver_on(name, make_backend(), tmp_path / part) for part in ("whole", "part", "part")
     )
     for solver in (whole, first):
         start_as_caffe(solver, name)
@@ -83,9 +88,9 @@ def lenet() -> pb.NetParameter:
 
 
 @pytest.mark.parametrize("planned", [False, True])
-def test_lenet_has_the_gradients_of_the_cpu(planned: bool) -> None:
+def test_lenet_has_the_gradients_of_the_cpu(make_backend: MakeBackend, planned: bool) -> None:
     nets = []
-    for backend in (CudaBackend(CpuDevice()), CpuBackend(engine="CAFFE")):
+    for backend in (make_backend(), CpuBackend(engine="CAFFE")):
         plan = Plan(memory_format="blocked") if planned else None
         net = Net(lenet(), Scope(backend, pb.TRAIN, rng=np.random.default_rng(1)), plan=plan)
         rng = np.random.default_rng(2)
