@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 
-from dtrain.data.fill import Floats
+from dtrain.data.sample_writer import Floats, Samples
 from dtrain.data.sampler import Draw
 
-Allocate: TypeAlias = Callable[[int, npt.DTypeLike], Floats]
+Allocate: TypeAlias = Callable[[int, npt.DTypeLike], npt.NDArray[Any]]
 """So many values of a type, in one dimension: where batches are written, say page-locked memory of a GPU."""
 
 _ALIGNMENT_BYTES = 64
-_ALIGNED_FLOATS = _ALIGNMENT_BYTES // 4
 
 
-def aligned_zeros(count: int, dtype: npt.DTypeLike) -> Floats:
+def aligned_zeros(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Zeros that start at a multiple of 64 bytes; written now so that no page is first touched in a step."""
     size_bytes = count * np.dtype(dtype).itemsize
     memory = np.zeros(size_bytes + _ALIGNMENT_BYTES, np.uint8)
@@ -33,8 +32,8 @@ def aligned_zeros(count: int, dtype: npt.DTypeLike) -> Floats:
 class Slot:
     """A batch's arrays, and how far it is."""
 
-    memory: Floats
-    data: Floats
+    memory: Samples
+    data: Samples
     labels: Floats
     draw: Draw | None = None
     given_out: int = 0
@@ -47,7 +46,7 @@ class Slot:
         if self.data.shape != shape:
             count = int(np.prod(shape))
             if count > self.memory.size:
-                self.memory = allocate(count, np.float32)
+                self.memory = allocate(count, self.memory.dtype)
             self.data = self.memory[:count].reshape(shape)
 
     def reset(self) -> None:
@@ -62,12 +61,19 @@ class Ring:
     """Slots side by side, each of whose data starts as far from a multiple of 64 bytes as the first."""
 
     def __init__(
-        self, num: int, shape: tuple[int, ...], label_shape: tuple[int, ...], allocate: Allocate
+        self,
+        num: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        label_shape: tuple[int, ...],
+        allocate: Allocate,
     ) -> None:
         count, label_count = int(np.prod(shape)), int(np.prod(label_shape))
-        stride = -(-count // _ALIGNED_FLOATS) * _ALIGNED_FLOATS
+        aligned = _ALIGNMENT_BYTES // dtype.itemsize
+        stride = -(-count // aligned) * aligned
         self._shape, self._label_shape, self._stride = shape, label_shape, stride
-        self._data, self._labels = allocate(num * stride, np.float32), allocate(num * label_count, np.float32)
+        self._data = allocate(num * stride, dtype)
+        self._labels: Floats = allocate(num * label_count, np.float32)
         labels = self._labels.reshape(num, *label_shape)
         self.slots: list[Slot] = []
         for n in range(num):
@@ -80,7 +86,7 @@ class Ring:
         """The slot of a batch."""
         return self.slots[number % len(self.slots)]
 
-    def joined(self, number: int, count: int) -> tuple[Floats, Floats]:
+    def joined(self, number: int, count: int) -> tuple[Samples, Floats]:
         """Data and labels of so many batches as of one; the ring is dense and does not end among them."""
         first, size = number % len(self.slots), self._shape[0]
         assert self.is_dense

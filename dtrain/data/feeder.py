@@ -14,16 +14,16 @@ import numpy as np
 
 from dtrain.data.bad_records import BadRecords
 from dtrain.data.batch_ring import Allocate, Ring, Slot, aligned_zeros
-from dtrain.data.fill import Floats, fill
+from dtrain.data.fill import fill
 from dtrain.data.reader import Reader
 from dtrain.data.record import Record
+from dtrain.data.sample_writer import Floats, Samples, SampleWriter
 from dtrain.data.sampler import Draw, Numbers
-from dtrain.data.transformer import Transformer
 
 Schedule: TypeAlias = Callable[[int], Draw]
 """From the number of a local batch to its records; called from the feeder's threads."""
 
-_PART_FLOATS = 1 << 20  # a thread takes images for so many values at a time: 4 MB, some milliseconds
+_PART_VALUES = 1 << 20  # a thread takes samples of so many values at a time: some milliseconds
 _PART_BATCHES = 8  # or for so many batches, if they are fewer values
 _PREFETCH = 4  # Caffe's
 
@@ -31,8 +31,8 @@ _PREFETCH = 4  # Caffe's
 class Batch(NamedTuple):
     """Arrays that are the feeder's: they hold this batch until the next one is asked for."""
 
-    data: Floats
-    """(N, C, h, w)"""
+    data: Samples
+    """What the writer makes of each sample: images (N, C, h, w), or bytes that become images."""
     labels: Floats
     """(N,), or (N, L) if records have several"""
     indices: Numbers
@@ -51,7 +51,7 @@ class Feeder:
     def __init__(
         self,
         reader: Reader,
-        transformer: Transformer,
+        writer: SampleWriter,
         schedule: Schedule,
         *,
         batch_size: int,
@@ -67,9 +67,9 @@ class Feeder:
         image, where a batch is one image of any size.
         """
         bad = BadRecords() if bad is None else bad
-        first = first_record(reader, transformer, int(schedule(0).records[0]), bad)
-        self.shape = (batch_size, *transformer.output_shape(first))
-        """(N, C, h, w) of every batch."""
+        first = first_record(reader, writer, int(schedule(0).records[0]), bad)
+        self.shape = (batch_size, *writer.output_shape(first))
+        """Of every batch: that of a sample behind their number."""
         self.label_shape = (batch_size,) if len(first.labels) == 1 else (batch_size, len(first.labels))
         self.wait_s = 0.0
         """Seconds that the last `next` waited for data; 0 if its batch was ready."""
@@ -77,7 +77,7 @@ class Feeder:
         self.num_waits = 0
         """How many times `next` found its batch not ready."""
         threads = max(1, threads)
-        per_part = max(1, _PART_FLOATS // max(1, int(np.prod(self.shape[1:]))))
+        per_part = max(1, _PART_VALUES // max(1, int(np.prod(self.shape[1:]))))
         at_once = max(1, min(per_part // batch_size, _PART_BATCHES))
         if prefetch is None:
             prefetch = _PREFETCH if at_once == 1 else max(_PREFETCH, at_once * (threads + 1))
@@ -85,8 +85,8 @@ class Feeder:
         # The threads' parts and the batches that wait for the consumer share the ring.
         at_once = min(at_once, -(-prefetch // (threads + 1)))
         num_slots = -(-(prefetch + 1) // at_once) * at_once
-        ring = Ring(num_slots, self.shape, self.label_shape, allocate)
-        self._work = _Work(reader, transformer, schedule, ring, batch_size, per_part, at_once, bad, allocate)
+        ring = Ring(num_slots, self.shape, writer.dtype, self.label_shape, allocate)
+        self._work = _Work(reader, writer, schedule, ring, batch_size, per_part, at_once, bad, allocate)
         self._stop = weakref.finalize(self, _Work.stop, self._work)
         for number in range(threads):
             # A daemon, since the interpreter joins other threads before it runs finalizers.
@@ -115,11 +115,11 @@ class Feeder:
         self._stop()
 
 
-def first_record(reader: Reader, transformer: Transformer, index: int, bad: BadRecords) -> Record:
+def first_record(reader: Reader, writer: SampleWriter, index: int, bad: BadRecords) -> Record:
     """The first record from `index` on that can be read and transformed."""
 
     def use(index: int) -> None:
-        transformer.output_shape(reader.read(index))
+        writer.output_shape(reader.read(index))
 
     return reader.read(bad.first_good(index, len(reader), use))
 
@@ -147,7 +147,7 @@ class _Work:
     """
 
     reader: Reader
-    transformer: Transformer
+    writer: SampleWriter
     schedule: Schedule
     ring: Ring
     batch_size: int
@@ -240,7 +240,7 @@ class _Work:
         samples = np.concatenate([draw.samples for draw in draws])
         data, labels = self.ring.joined(number, len(slots))
         try:
-            fill(self.reader, self.transformer, records, samples, data, labels, self.bad)
+            fill(self.reader, self.writer, records, samples, data, labels, self.bad)
         except BaseException:
             return False  # one by one they show whose error it is
         for slot, draw, read in zip(slots, draws, records.reshape(len(slots), -1), strict=True):
@@ -249,11 +249,11 @@ class _Work:
 
     def _fill_slot(self, slot: Slot, draw: Draw, where: slice) -> None:
         if self._takes_any_size:
-            record = first_record(self.reader, self.transformer, int(draw.records[0]), self.bad)
-            slot.fit((1, *self.transformer.output_shape(record)), self.allocate)
+            record = first_record(self.reader, self.writer, int(draw.records[0]), self.bad)
+            slot.fit((1, *self.writer.output_shape(record)), self.allocate)
         fill(
             self.reader,
-            self.transformer,
+            self.writer,
             draw.records[where],
             draw.samples[where],
             slot.data[where],
@@ -263,7 +263,7 @@ class _Work:
 
     @property
     def _takes_any_size(self) -> bool:
-        return self.batch_size == 1 and self.transformer.keeps_size
+        return self.batch_size == 1 and self.writer.keeps_size
 
     def _finish(self, part: _Part) -> None:
         self.busy -= 1

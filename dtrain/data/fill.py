@@ -1,34 +1,31 @@
-"""Fill a part of a batch: the one place where a reader meets a transformer."""
+"""Fill a part of a batch: the one place where a reader meets a writer."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from dtrain.data.bad_records import BadRecords
 from dtrain.data.reader import ColumnReader, DatumReader, Reader
+from dtrain.data.sample_writer import Floats, Samples, SampleWriter
 from dtrain.data.sampler import Numbers
-from dtrain.data.transformer import Transformer
 from dtrain.errors import DataError
-
-Floats = npt.NDArray[np.float32]
 
 
 def fill(
     reader: Reader,
-    transformer: Transformer,
+    writer: SampleWriter,
     records: Numbers,
     samples: Numbers,
-    data: Floats,
+    data: Samples,
     labels: Floats,
     bad: BadRecords,
 ) -> None:
-    """data (N, C, h, w) and labels (N,) or (N, L) <- the records, transformed as those samples.
+    """data (N, ...) and labels (N,) or (N, L) <- the records, written as those samples.
 
     Overwrites the number of a bad record in `records` by that of the record which replaces it.
     """
     try:
-        _fill(reader, transformer, records, samples, data, labels)
+        _fill(reader, writer, records, samples, data, labels)
     except DataError:
         if bad.limit == 0:
             raise
@@ -36,27 +33,27 @@ def fill(
             one = slice(n, n + 1)
 
             def use(index: int, one: slice = one) -> None:
-                _fill(reader, transformer, np.array([index]), samples[one], data[one], labels[one])
+                _fill(reader, writer, np.array([index]), samples[one], data[one], labels[one])
 
             records[n] = bad.first_good(int(records[n]), len(reader), use)
 
 
 def _fill(
-    reader: Reader, transformer: Transformer, records: Numbers, samples: Numbers, data: Floats, labels: Floats
+    reader: Reader, writer: SampleWriter, records: Numbers, samples: Numbers, data: Samples, labels: Floats
 ) -> None:
     if isinstance(reader, DatumReader):
         with reader.datums(records) as messages:
-            transformer.apply_datums(messages, lambda n: reader.where(int(records[n])), samples, data, labels)
+            writer.apply_datums(messages, lambda n: reader.where(int(records[n])), samples, data, labels)
         return
     if isinstance(reader, ColumnReader):
-        with reader.columns(records, as_arrays=transformer.takes_each) as columns:
+        with reader.columns(records, as_arrays=writer.takes_each) as columns:
             if columns.labels[0].size != labels[0].size:
                 raise DataError(
                     f"{reader.where(int(records[0]))}: all records must have the same number of labels, "
                     f"got {columns.labels[0].size} after {labels[0].size}"
                 )
             labels[...] = columns.labels.reshape(labels.shape)
-            transformer.apply_columns(columns, lambda n: reader.where(int(records[n])), samples, data)
+            writer.apply_columns(columns, lambda n: reader.where(int(records[n])), samples, data)
         return
     for n in range(len(records)):
         record = reader.read(int(records[n]))
@@ -66,4 +63,4 @@ def _fill(
                 f"got {len(record.labels)} after {labels[n].size}"
             )
         labels[n] = record.labels if labels.ndim == 2 else record.labels[0]
-        transformer.apply(record, int(samples[n]), data[n])
+        writer.apply(record, int(samples[n]), data[n])

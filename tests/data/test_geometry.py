@@ -148,7 +148,7 @@ def test_a_warp_is_cut_as_any_image_of_that_size():
 
 
 def test_large_jpegs_are_shrunk_while_they_are_decoded(monkeypatch):
-    from dtrain.data import transformer as module
+    from dtrain.data import sample_writer as module
 
     asked = []
     decode = module.decode_image
