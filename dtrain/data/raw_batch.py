@@ -65,15 +65,9 @@ def raw_batch(
         for at in range(0, min(lengths[n], _AHEAD_BYTES), _LINE_BYTES):
             prefetch(following + at)
         scan_one(addresses[n], lengths[n], fields)
-        rows, columns, size = fields[HEIGHT], fields[WIDTH], fields[DATA_BYTES]
-        fits = fields[OK] == 1 and fields[ENCODED] == 0 and fields[CHANNELS] == channels
-        fits = fits and rows >= height and columns >= width and channels * rows <= size and columns <= size
-        fits = fits and channels * rows * columns == size
-        fits = fits and (rows == height or crop_h == height) and (columns == width or crop_w == width)
-        if mean_image.size > 0:
-            fits = fits and mean_image.shape == (channels, rows, columns)
-        if not fits:
+        if not fits_batch(fields, channels, height, width, crop_h, crop_w, mean_image):
             return False
+        rows, columns, size = fields[HEIGHT], fields[WIDTH], fields[DATA_BYTES]
         top, left, turned = place_of(samples[n], key, train, mirror, rows - height, columns - width)
         labels[n] = fields[LABEL]
         data = pointer(addresses[n] + fields[DATA_START])
@@ -84,6 +78,21 @@ def raw_batch(
         src = carray(data, (channels, rows, columns), np.uint8)
         planar(src, top, left, turned, mean_image, means, scale, out[n])
     return True
+
+
+@compiled
+def fits_batch(
+    fields: Table, channels: int, height: int, width: int, crop_h: int, crop_w: int, mean_image: Floats
+) -> bool:
+    """Whether a message, by its row of `scan`'s table, holds uint8 pixels from which such an image is cut."""
+    rows, columns, size = fields[HEIGHT], fields[WIDTH], fields[DATA_BYTES]
+    fits = fields[OK] == 1 and fields[ENCODED] == 0 and fields[CHANNELS] == channels
+    fits = fits and rows >= height and columns >= width and channels * rows <= size and columns <= size
+    fits = fits and channels * rows * columns == size
+    fits = fits and (rows == height or crop_h == height) and (columns == width or crop_w == width)
+    if mean_image.size > 0:
+        fits = fits and mean_image.shape == (channels, rows, columns)
+    return bool(fits)
 
 
 @compiled
