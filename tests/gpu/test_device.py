@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dtrain.errors import BackendError
+from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.cupy_device import CupyDevice
 from dtrain.kernels.cuda.device import Product
 from dtrain.kernels.cuda.form import ValueType
@@ -17,6 +18,10 @@ pytestmark = pytest.mark.gpu
 
 MANY = 1 << 24
 SHAPES = [(3, 5, 7), (1, 64, 32), (64, 1, 32), (128, 96, 64), (33, 65, 129)]
+
+
+def test_a_card_is_usable(backend: CudaBackend) -> None:
+    assert backend.describe().startswith("GPU 0")
 
 
 @pytest.mark.parametrize("transposes", FLAGS, ids=lambda flags: "".join("NT"[flag] for flag in flags))
