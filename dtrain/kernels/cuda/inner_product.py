@@ -36,7 +36,9 @@ class InnerProduct:
         self._m, self._k = bottom.shape
         self._n = top.shape[1]
         self._form = Form(backend.values)  # inputs are in Caffe's order, as the weights are
-        self._bottom_form = Form(own(bottom).form.type)
+        kind = own(bottom).form.type
+        # of the bottom's diff: a product's output is of its inputs' type, or of the type that is computed in
+        self._bottom_form = Form(kind) if kind is backend.card.real else self._form
         own(top).offer(self._form)
         self._sums = ChannelSums(backend, self._m, self._n, 1, self._form)
         self.implementation = "cuda gemm"
