@@ -41,7 +41,11 @@ def command(arguments: list[str], ranks: int) -> list[str]:
 
 
 def surroundings() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def dtrain(*arguments: str, at: Path, ranks: int = 1) -> Outcome:

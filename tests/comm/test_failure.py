@@ -29,7 +29,9 @@ def run_job(
     assert mpirun is not None
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
+        ),
         "OMP_NUM_THREADS": "1",
         "DTRAIN_STALL_WARN_S": str(warn_s),
         "DTRAIN_STALL_ABORT_S": str(abort_s),
