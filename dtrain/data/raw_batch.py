@@ -60,10 +60,7 @@ def raw_batch(
     flat = out.reshape(out.size)
     factor = np.float32(scale)
     for n in range(num):
-        following = addresses[min(n + 1, num - 1)]
-        # Messages may lie anywhere: where the next one does, the processor cannot foresee.
-        for at in range(0, min(lengths[n], _AHEAD_BYTES), _LINE_BYTES):
-            prefetch(following + at)
+        load_ahead(addresses, lengths, n)
         scan_one(addresses[n], lengths[n], fields)
         if not fits_batch(fields, channels, height, width, crop_h, crop_w, mean_image):
             return False
@@ -78,6 +75,14 @@ def raw_batch(
         src = carray(data, (channels, rows, columns), np.uint8)
         planar(src, top, left, turned, mean_image, means, scale, out[n])
     return True
+
+
+@compiled
+def load_ahead(addresses: Table, lengths: Table, n: int) -> None:
+    """Have the processor load the message behind the n-th: they lie anywhere, and it cannot foresee where."""
+    following = addresses[min(n + 1, addresses.shape[0] - 1)]
+    for at in range(0, min(lengths[n], _AHEAD_BYTES), _LINE_BYTES):
+        prefetch(following + at)
 
 
 @compiled

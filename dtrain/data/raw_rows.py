@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dtrain.data.compiled import carray, compiled, pointer
 from dtrain.data.datum_scan import COLUMNS, DATA_START, HEIGHT, LABEL, WIDTH, Table, scan_one
 from dtrain.data.hashing import Words
-from dtrain.data.raw_batch import fits_batch
+from dtrain.data.raw_batch import fits_batch, load_ahead
 from dtrain.data.sample_draws import place_of
 from dtrain.data.transform_kernels import Floats
 
@@ -44,6 +44,7 @@ def raw_rows(
     channels, height, width = shape
     fields = np.empty(COLUMNS, np.int64)
     for n in range(addresses.shape[0]):
+        load_ahead(addresses, lengths, n)
         scan_one(addresses[n], lengths[n], fields)
         if not fits_batch(fields, channels, height, width, crop_h, crop_w, mean_image):
             return False
@@ -107,10 +108,14 @@ def _cut(
     top, left, turned = place_of(sample, key, train, mirror, src.shape[1] - height, src.shape[2] - width)
     head[0], head[1], head[2], head[3] = turned, top, left, 0
     if src.size == out.size:
-        out[:] = src.reshape(src.size)
+        flat = src.reshape(src.size)
+        for i in range(out.size):
+            out[i] = flat[i]
         return
-    at = 0
     for c in range(channels):
         for y in range(height):
-            out[at : at + width] = src[c, top + y, left : left + width]
-            at += width
+            row = src[c, top + y, left : left + width]
+            at = (c * height + y) * width
+            target = out[at : at + width]
+            for x in range(width):
+                target[x] = row[x]

@@ -29,6 +29,7 @@ from dtrain.proto import text
 from dtrain.proto.blobproto import fill_blobproto
 from dtrain.proto.files import write_binary
 from tests.data.sources import images, jpeg_of
+from tests.data.test_arrow import table_of, write
 from tests.kernels.cuda.cpu_device import CpuDevice, from_floats
 from tests.kernels.cuda.numpy_cupy import Cupy
 from tests.layers.test_data_layers import NAMES, golden_net
@@ -168,6 +169,16 @@ def test_batches_of_the_goldens_are_those_of_the_host(name: str, phase: int) -> 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_small_batches_taken_several_at_once_are_those_of_the_host(folder: Path, threads: int) -> None:
     check_equal(data(folder, "raw", "crop_size: 8", "prefetch: 40", threads=threads), num=20)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "encoded"])
+def test_columns_of_an_arrow_file_come_as_from_the_host(tmp_path: Path, kind: str) -> None:
+    write(tmp_path / "images.arrow", table_of(kind, images(22)))
+    for transform in ("", "crop_h: 5 crop_w: 7 mirror: true mean_value: 3", TRANSFORMS["colours"]):
+        small = transform.replace("crop_size: 9", "crop_size: 6")
+        layout = check_equal(data(tmp_path, "images.arrow", small).replace("LMDB", "ARROW"))
+        assert layout is not None
+        assert layout.is_interleaved == (kind == "encoded" or small.startswith("crop_size"))
 
 
 # -- what comes as images
