@@ -36,10 +36,10 @@ class ContrastiveLoss(Layer):
         for i, blob in enumerate((a, b)):
             if any(extent != 1 for extent in blob.shape[2:]):
                 raise self.bad_shape(f"bottom[{i}]", "a single value from axis 2 on", blob.shape)
-        top[0].reshape(())
         param = self.spec.contrastive_loss_param
         divisor = Normalizer(float(a.shape[0]))
         self.op = self.ops.ContrastiveLoss(param.margin, param.legacy_version, a.shape, divisor)
+        top[0].reshape(())
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         self.op.forward(*(blob.data for blob in bottom), top[0].data)

@@ -30,8 +30,8 @@ class EuclideanLoss(Layer):
                 f"as many values as bottom[0] {bottom[0].shape} ({bottom[0].count})",
                 f"{bottom[1].count} {bottom[1].shape}",
             )
-        top[0].reshape(())
         self.op = self.ops.EuclideanLoss(bottom[0].shape, Normalizer(float(bottom[0].shape[0])))
+        top[0].reshape(())
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         self.op.forward(bottom[0].data, bottom[1].data, top[0].data)

@@ -31,8 +31,8 @@ class HingeLoss(Layer):
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         check_same_batch(self, bottom)
         check_label_count(self, bottom, bottom[0].shape[0])
-        top[0].reshape(())
         self.op = self.ops.HingeLoss(self.squared, bottom[0].shape, Normalizer(float(bottom[0].shape[0])))
+        top[0].reshape(())
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         with locating_data_errors(self):

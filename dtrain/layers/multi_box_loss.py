@@ -85,8 +85,8 @@ class MultiBoxLoss(Layer):
         self.num_priors = num_priors(self, bottom, 1 if s.share_location else s.num_classes, s.num_classes)
         if bottom[3].count % 8:
             raise self.bad_shape("bottom[3] (objects)", "rows of 8 values", bottom[3].shape)
-        top[0].reshape(())
         self.op = self.ops.MultiBoxLoss(s, self.num_priors)
+        top[0].reshape(())
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         with locating_data_errors(self):

@@ -35,10 +35,10 @@ class SigmoidCrossEntropyLoss(Layer):
                 f"one target per score of bottom[0] {bottom[0].shape} ({bottom[0].count})",
                 f"{bottom[1].count} {bottom[1].shape}",
             )
-        top[0].reshape(())
         num = bottom[0].shape[0]
         divisor = normalizer(self, self.mode, num, bottom[0].count // max(num, 1))
         self.op = self.ops.SigmoidCrossEntropyLoss(ignore_label(self), bottom[0].shape, divisor)
+        top[0].reshape(())
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         self.op.forward(bottom[0].data, bottom[1].data, top[0].data)

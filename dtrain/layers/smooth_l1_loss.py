@@ -41,12 +41,13 @@ class SmoothL1Loss(Layer):
                 raise self.bad_shape(
                     f"bottom[{i}]", f"the {bottom[0].count} values of bottom[0] {bottom[0].shape}", blob.shape
                 )
-        top[0].reshape(())
         shape = bottom[0].shape
         divisor = normalizer(self, self.mode, shape[0], int(np.prod(shape[2:])))
         self.op = self.ops.SmoothL1Loss(self.spec.smooth_l1_loss_param.sigma, shape, divisor)
+        top[0].reshape(())
 
     @staticmethod
+
     def _weights(bottom: Blobs) -> tuple[SyncedArray | None, SyncedArray | None]:
         return (
             bottom[2].data if len(bottom) > 2 else None,
