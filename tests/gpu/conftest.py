@@ -27,7 +27,19 @@ HERE = Path(__file__).parent
 TABLE = pytest.StashKey[Table]()
 PATCH = pytest.StashKey[pytest.MonkeyPatch]()
 # The most telling first: a run that is cut off has told most.
-ORDER = ("device", "operators", "layers", "training", "cudnn", "memory", "pycaffe", "nets", "lenet", "nccl")
+ORDER = (
+    "device",
+    "operators",
+    "layers",
+    "training",
+    "cudnn",
+    "data",
+    "memory",
+    "pycaffe",
+    "nets",
+    "lenet",
+    "nccl",
+)
 OF_A_CARD = ("nccl",)  # files whose tests need more than the stand-ins here: tests/comm has its own
 OF_LIBRARIES = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning")
 
