@@ -47,7 +47,6 @@ class SmoothL1Loss(Layer):
         top[0].reshape(())
 
     @staticmethod
-
     def _weights(bottom: Blobs) -> tuple[SyncedArray | None, SyncedArray | None]:
         return (
             bottom[2].data if len(bottom) > 2 else None,
