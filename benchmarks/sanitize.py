@@ -2,9 +2,9 @@
 
     python -m benchmarks.sanitize [-k EXPRESSION] [--tools memcheck racecheck ...] [--budget-s 80]
 
-Each tool runs `pytest tests/gpu` with CuPy's memory pool off, so that every array is an allocation of its
-own, and gets an equal share of the time that is left. A tool that runs out of it is told with what it had
-found.
+Each tool runs the operators and layers of `pytest tests/gpu`, one kernel after the other, with CuPy's memory
+pool off, so that every array is an allocation of its own, and gets an equal share of the time that is left. A
+tool that runs out of it is told with what it had found.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from benchmarks.turns import Budget
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer", "/opt/cuda/bin")
-QUICK = "every_layer_gives_the_numbers_of_caffe"
+FILES = ("tests/gpu/test_operators.py", "tests/gpu/test_layers.py")
+QUICK = "cuda_gives_what_the_cpu_gives or every_layer_gives_the_numbers_of_caffe"
+MORE = {"memcheck": ("--report-api-errors", "no")}  # libraries ask the driver what it does not have
 WITHOUT_POOL = (
     "import cupy, pytest, sys; cupy.cuda.set_allocator(None); "
     "cupy.cuda.set_pinned_memory_allocator(None); sys.exit(pytest.main(sys.argv[1:]))"
 )
 SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)")
 FOUND = re.compile(r"^=+ (Invalid|Error|Warning|Uninitialized|Barrier error|Program hit)", re.MULTILINE)
+TOLD, MOST_TOLD = re.compile(r"=+ +\S|FAILED|ERROR"), 40  # lines of a tool that found something
 PYTEST = re.compile(r"^=* ?((?:\d+ \w+,? ?)+in [\d.]+s.*?) ?=*$", re.MULTILINE)
 
 
@@ -71,8 +74,8 @@ def read(tool: str, output: str, status: int | None) -> Finding:
 
 def run(sanitizer: str, tool: str, select: str, limit_s: float, log: Path) -> Finding:
     """One tool; its whole output goes to the log."""
-    command = [sanitizer, "--tool", tool, sys.executable, "-c", WITHOUT_POOL]
-    command += ["tests/gpu", "-q", "-x", "-p", "no:cacheprovider", "-k", select]
+    command = [sanitizer, "--tool", tool, *MORE.get(tool, ()), sys.executable, "-c", WITHOUT_POOL]
+    command += [*FILES, "-q", "-x", "-p", "no:cacheprovider", "-k", select]
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -81,7 +84,12 @@ def run(sanitizer: str, tool: str, select: str, limit_s: float, log: Path) -> Fi
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             status = None
-    return read(tool, log.read_text(errors="replace"), status)
+    output = log.read_text(errors="replace")
+    found = read(tool, output, status)
+    if found.state == "FAILED":
+        told = [line for line in output.splitlines() if TOLD.match(line)]
+        print("\n".join(told[:MOST_TOLD]))
+    return found
 
 
 def main(given: Sequence[str] | None = None) -> int:
