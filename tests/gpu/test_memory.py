@@ -46,7 +46,7 @@ def test_a_thousand_captured_iterations_take_no_more_memory(
     arrays, card = held(device)
     run(solver, iterations)
     arrays_after, card_after = held(device)
-    assert arrays_after == arrays
+    assert arrays_after <= arrays
     assert card_after <= card + SLACK_BYTES
 
 
@@ -71,5 +71,5 @@ def test_fifty_captures_of_other_shapes_take_no_more_memory(
         capture(turn)
     assert replayer.num_graphs > 1
     arrays_after, card_after = held(device)
-    assert arrays_after == arrays
+    assert arrays_after <= arrays
     assert card_after <= card + SLACK_BYTES
