@@ -69,11 +69,14 @@ def pixels(shape: tuple[int, int, int, int], is_interleaved: bool, mean: str) ->
     """A row of the operators' table."""
 
     def run(b: Bench) -> None:
-        batch = Batch(shape, is_interleaved=is_interleaved, mean=mean)
-        top = b.room(*shape)
-        operator = batch.operator(b.ops, top)
-        operator.forward(batch.rows(b.backend), top)
-        b.told("y", top)
-        operator.release()
+        batch, usual = Batch(shape, is_interleaved=is_interleaved, mean=mean), b.backend.memory_format
+        for memory_format in (usual, "channels_last"):
+            b.backend.memory_format = memory_format
+            top = b.room(*shape)
+            operator = batch.operator(b.ops, top)
+            operator.forward(batch.rows(b.backend), top)
+            b.told(f"y, {memory_format}", top)
+            operator.release()
+        b.backend.memory_format = usual
 
     return run
