@@ -28,7 +28,7 @@ from tests.solvers.golden import NAMES, assert_weights, start_as_caffe, stored, 
 LENET = Path(__file__).parents[3] / "configs" / "lenet" / "train_val.prototxt"
 
 
-def solver_on(name: str, backend: Backend, prefix: Path | None = None) -> Solver:
+def solver_on(name: str, backend: Backend, prefix: Path | None = None, plan: Plan | None = None) -> Solver:
     """The golden configuration's solver."""
     path = shared_path("golden", "solvers", f"{name}.solver.prototxt")
     param, source = read_solver(path)
@@ -39,7 +39,7 @@ def solver_on(name: str, backend: Backend, prefix: Path | None = None) -> Solver
     param.ClearField("net")
     param.net_param.CopyFrom(description)
     group = SingleCommunicator()
-    net = build_train_net(Settings(param, source), backend, group, seed=1)
+    net = build_train_net(Settings(param, source), backend, group, 1, plan)
     return Solver(param, net, (), group, source=source)
 
 
