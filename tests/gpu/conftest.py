@@ -19,7 +19,6 @@ from dtrain.errors import BackendError
 from dtrain.kernels.cuda import cupy_device
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.cupy_device import CupyDevice
-from tests.gpu import stand_in
 from tests.gpu.table import Table
 from tests.kernels.cuda.conftest import MakeBackend
 
@@ -28,17 +27,8 @@ TABLE = pytest.StashKey[Table]()
 PATCH = pytest.StashKey[pytest.MonkeyPatch]()
 # The most telling first: a run that is cut off has told most.
 ORDER = (
-    "device",
-    "operators",
-    "layers",
-    "training",
-    "cudnn",
-    "data",
-    "memory",
-    "pycaffe",
-    "nets",
-    "lenet",
-    "nccl",
+    *("device", "operators", "layers", "training", "data", "memory", "pycaffe"),
+    *("lenet", "cudnn", "nets", "nccl"),
 )
 OF_A_CARD = ("nccl",)  # files whose tests need more than the stand-ins here: tests/comm has its own
 OF_LIBRARIES = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning")
@@ -72,6 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if report is not None:  # what limits the time asks first: end as by Ctrl-C, with the table
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     if is_stand_in(config):
+        from tests.gpu import stand_in  # wants a compiler and nvmath-python
+
         config.stash[PATCH] = pytest.MonkeyPatch()
         stand_in.install(config.stash[PATCH])
 
@@ -149,10 +141,13 @@ def backend(make_backend: MakeBackend) -> CudaBackend:
     return make_backend()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode, config: pytest.Config
+) -> None:
     table = config.stash[TABLE]
-    table.write("")
-    if lines := table.lines():
+    state = "cut off" if exitstatus == pytest.ExitCode.INTERRUPTED else ""
+    table.write(state)
+    if lines := table.lines(state):
         terminalreporter.section("on the card")
         for line in lines:
             terminalreporter.write_line(line)

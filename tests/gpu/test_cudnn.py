@@ -11,21 +11,15 @@ from dtrain.kernels.cuda.cupy_device import CupyDevice
 from dtrain.layers.layer import Scope
 from dtrain.net import Net
 from dtrain.proto import dtrain_pb2 as pb
+from tests.gpu.tolerances import BY_CUDNN
 from tests.kernels.cuda.more_operators import ROWS
-from tests.kernels.cuda.test_cudnn import BY_CUDNN, OTHER_AXES, compare, passes_on
+from tests.kernels.cuda.test_cudnn import BY_CUDNN as ROWS_OF_CUDNN
+from tests.kernels.cuda.test_cudnn import OTHER_AXES, compare, passes_on
 from tests.kernels.cuda.test_cudnn_nets import passed, residual
 
 pytestmark = pytest.mark.gpu
 
-# Float32 is summed in another order, and maybe multiplied by Winograd's way; TF32 rounds inputs to 10 bits;
-# 16-bit results are rounded once.
-TOLERANCES = {
-    "fp32": (1e-4, 5e-5),
-    "tf32": (2e-3, 2e-2),
-    "bf16": (2**-7, 2**-4),
-    "fp16": (2**-10, 2**-7),
-}
-NAMES = [name for name in BY_CUDNN if not name.endswith(OTHER_AXES)]
+NAMES = [name for name in ROWS_OF_CUDNN if not name.endswith(OTHER_AXES)]
 
 
 @pytest.fixture
@@ -45,19 +39,19 @@ def backend_on(card: CupyDevice, precision: str, channels_last: bool) -> CudaBac
 
 @pytest.mark.parametrize("autotune", [False, True])
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("precision", BY_CUDNN)
 @pytest.mark.parametrize("name", NAMES)
 def test_cudnn_gives_what_the_cpu_gives(
     card: CupyDevice, name: str, precision: str, channels_last: bool, autotune: bool
 ) -> None:
     backend = backend_on(card, precision, channels_last)
     backend.cudnn.autotune = autotune
-    compare(ROWS[name], backend, "DEFAULT", *TOLERANCES[precision], backend.form.type)
+    compare(ROWS[name], backend, "DEFAULT", *BY_CUDNN[precision], backend.form.type)
     card.synchronize()
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("precision", BY_CUDNN)
 def test_a_captured_convolution_is_replayed(card: CupyDevice, precision: str, channels_last: bool) -> None:
     backend = backend_on(card, precision, channels_last)
     replayer = backend.replayer()
@@ -82,7 +76,7 @@ def test_a_net_has_the_gradients_of_the_cpu(card: CupyDevice, channels_last: boo
         assert np.linalg.norm(a.blob.diff.plain() - exact) <= 1e-3 * np.linalg.norm(exact) + 1e-5
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("precision", BY_CUDNN)
 def test_passes_repeat_bit_for_bit(card: CupyDevice, precision: str) -> None:
     net = Net(residual(), Scope(backend_on(card, precision, True), pb.TRAIN, rng=np.random.default_rng(1)))
     net.blob("data").data.plain_overwrite()[...] = np.random.default_rng(2).random((5, 3, 12, 10))

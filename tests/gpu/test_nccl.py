@@ -30,7 +30,7 @@ from tests.comm.test_failure import run_job
 from tests.comm.test_nccl import squares, trained
 from tests.solvers import golden
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 SLICES = [(0, 1000), (1000, 200_000), (200_000, 200_001), (200_001, 1_000_000)]
 WARN_S, ABORT_S = 5.0, 15.0  # two ranks that share a card start slowly
