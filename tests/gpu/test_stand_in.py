@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 FEW = (
     "card_is_usable or description or ReLU_1 or SoftmaxWithLoss_1 or BatchNorm_train_1 or Convolution_0_1 "
     "or (Convolution and groups and bf16) or (sgd_step and planned_and_captured) or pycaffe or engine_cudnn "
-    "or residual_block or no_room or label_is_told or resumes"
+    "or residual_block or no_room or label_is_told or resumes or (every_form and InnerProduct)"
 )
 
 
