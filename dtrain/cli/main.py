@@ -7,6 +7,7 @@ with one dash, with underscores, and yes-or-no options with =true or =false.
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import importlib
 import os
@@ -27,6 +28,7 @@ GLOBAL: Final = (*HELP, "--version")
 SUFFIX: Final = "_command"
 SWITCHES: Final = ("gray", "shuffle", "encoded", "check-size")  # what gflags lets a caller say yes or no to
 RANK_VARIABLES: Final = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+STDERR: Final = 2  # the descriptor, which outlives a closed or redirected sys.stderr
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
 _OPTION = re.compile(r"--?([A-Za-z][\w-]+)(=.*)?", re.DOTALL)
@@ -120,6 +122,8 @@ def _wrong_usage(error: Any, command: str) -> int:
 
 def main() -> None:
     """The console script."""
+    # A data file that is cut while it is mapped, or a disk that fails under it, kills the process by SIGBUS.
+    faulthandler.enable(STDERR)
     sys.exit(run(sys.argv[1:]))
 
 

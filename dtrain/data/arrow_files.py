@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
+from dtrain.data.mapped_file import MappedFile
 from dtrain.errors import DataError
 
 SUFFIXES = (".arrow", ".feather", ".parquet")
@@ -29,8 +30,8 @@ class Chunk(NamedTuple):
     num_rows: int
     load: Callable[[], Any]
     """Its columns image and label as a record batch."""
-    is_mapped: bool
-    """Loading reads nothing: the batch lies in the file's own memory."""
+    mapped: MappedFile | None
+    """Loading reads nothing: the batch lies in the memory of this file; None where it is read."""
 
 
 @final
@@ -60,7 +61,7 @@ def chunks_of(source: str) -> list[Chunk]:
         try:
             with file.open() as opened:
                 is_parquet = opened.read(4) == b"PAR1"
-            chunks += _parquet_chunks(file) if is_parquet else _ipc_chunks(file)
+            chunks += _parquet_chunks(file) if is_parquet else _ipc_chunks(file, source)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(
                 f"{file.name}: must be an Arrow IPC file or a Parquet file, got {error}"
@@ -79,7 +80,7 @@ def _parquet_chunks(file: _File) -> Iterator[Chunk]:
         num = metadata.row_group(group).num_rows
 
         if num:
-            yield Chunk(file.name, first, num, partial(_read_group, file, metadata, group, columns), False)
+            yield Chunk(file.name, first, num, partial(_read_group, file, metadata, group, columns), None)
         first += num
 
 
@@ -89,20 +90,22 @@ def _read_group(file: _File, metadata: Any, group: int, columns: list[str]) -> A
     return table.combine_chunks().to_batches()[0]
 
 
-def _ipc_chunks(file: _File) -> Iterator[Chunk]:
+def _ipc_chunks(file: _File, source: str) -> Iterator[Chunk]:
+    mapped = MappedFile(without_secret(source), file.path) if file.is_local else None
     opened = file.open()  # a mapped batch keeps the memory alive, not the descriptor
     reader = pa.ipc.open_file(opened)
     columns = _columns(reader.schema, file.name)
-    is_mapped = file.is_local and reader.num_record_batches > 0 and _lies_in(reader.get_batch(0), opened)
-    if not is_mapped:  # compressed or remote: labels alone tell how many rows there are
+    if reader.num_record_batches == 0 or not (mapped and _lies_in(reader.get_batch(0), opened)):
+        mapped = None
+    if mapped is None:  # compressed or remote: labels alone tell how many rows there are
         only = pa.ipc.IpcReadOptions(included_fields=[reader.schema.get_field_index("label")])
         reader = pa.ipc.open_file(opened, options=only)
     first = 0
     for number in range(reader.num_record_batches):
         batch = reader.get_batch(number)
-        load = partial(batch.select, columns) if is_mapped else partial(_read_batch, file, number, columns)
+        load = partial(batch.select, columns) if mapped else partial(_read_batch, file, number, columns)
         if batch.num_rows:
-            yield Chunk(file.name, first, batch.num_rows, load, is_mapped)
+            yield Chunk(file.name, first, batch.num_rows, load, mapped)
         first += batch.num_rows
     opened.close()
 

@@ -10,7 +10,7 @@ from typing import final
 
 import numpy as np
 
-from dtrain.data.arrow_files import chunks_of, without_secret
+from dtrain.data.arrow_files import Chunk, chunks_of, without_secret
 from dtrain.data.arrow_rows import Rows
 from dtrain.data.reader import ColumnReader, Columns, Indices
 from dtrain.data.record import Record
@@ -43,6 +43,7 @@ class ArrowReader(ColumnReader):
 
     def read(self, index: int) -> Record:
         number, row = self._place(index)
+        self._refuse_cut([number])
         rows, where = self._of(number), self.where(index)
         rows.check(row, where)
         labels = tuple(rows.labels[row].tolist())
@@ -54,7 +55,9 @@ class ArrowReader(ColumnReader):
     def columns(self, indices: Indices, *, as_arrays: bool = False) -> Iterator[Columns]:
         numbers = np.searchsorted(self._ends, indices, side="right")
         places = indices - self._starts[numbers]
-        by_chunk = {number: self._of(number) for number in np.unique(numbers).tolist()}
+        wanted_chunks = np.unique(numbers).tolist()
+        self._refuse_cut(wanted_chunks)
+        by_chunk = {number: self._of(number) for number in wanted_chunks}
         first = next(iter(by_chunk.values()))
         labels = np.empty((len(indices), first.labels.shape[1]), np.float32)
         addresses = np.zeros(len(indices), np.int64)
@@ -88,6 +91,18 @@ class ArrowReader(ColumnReader):
         number = int(np.searchsorted(self._ends, index, side="right"))
         return number, index - int(self._starts[number])
 
+    def _refuse_cut(self, numbers: list[int]) -> None:
+        """Raise if a file that those chunks are mapped from is shorter now."""
+        chunks = self._opened()
+        for mapped in {chunks[number].mapped for number in numbers}:
+            if mapped is not None:
+                mapped.check()
+
+    def _opened(self) -> list[Chunk]:
+        if not self._chunks:
+            raise DataError(f"{self.name}: the reader must be open, got a read after close")
+        return self._chunks
+
     def _of(self, number: int) -> Rows:
         found = self._kept(number)
         if found is not None:
@@ -104,17 +119,16 @@ class ArrowReader(ColumnReader):
             return found
 
     def _load(self, number: int) -> Rows:
-        if not self._chunks:
-            raise DataError(f"{self.name}: the reader must be open, got a read after close")
-        rows = Rows(self._chunks[number])
+        chunk = self._opened()[number]
+        rows = Rows(chunk)
         with self._using:
             self._rows[number] = rows
-            if not self._chunks[number].is_mapped:
+            if chunk.mapped is None:
                 self._read_bytes += rows.num_bytes
             for old in list(self._rows):
                 if self._read_bytes <= CACHE_BYTES:
                     break
-                if old != number and not self._chunks[old].is_mapped:
+                if old != number and self._chunks[old].mapped is None:
                     self._read_bytes -= self._rows.pop(old).num_bytes
         return rows
 

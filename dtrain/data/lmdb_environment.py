@@ -13,7 +13,10 @@ from typing import Any, final
 
 import lmdb
 
+from dtrain.data.mapped_file import MappedFile
 from dtrain.errors import DataError
+
+_META_PAGES = 2  # at the start of a file
 
 
 @final
@@ -28,6 +31,7 @@ class Environment:
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self._mapped = MappedFile(source, _path_of(source))
         try:
             self._env: Any = lmdb.open(
                 source, subdir=os.path.isdir(source), readonly=True, lock=False, create=False, readahead=True
@@ -36,11 +40,16 @@ class Environment:
             raise DataError(_why_not(source, error)) from error
         self._pool: deque[Any] = deque()
         self._commit: int = self._env.info()["last_txnid"]
-        self.num_entries: int = self._env.stat()["entries"]
+        stat = self._env.stat()
+        self.num_entries: int = stat["entries"]
+        # Of the pages in use: a whole file may end before the last page that was ever used.
+        pages = _META_PAGES + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        self._refuse_cut(pages * stat["psize"])
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
         """A transaction that no other thread uses meanwhile; its values are memoryviews into the file."""
+        self._mapped.check()
         try:
             txn = self._pool.pop()
         except IndexError:
@@ -53,6 +62,14 @@ class Environment:
             raise DataError(
                 f"{self.source}: the database must stay as it is while it is read, got a write to it; "
                 "convert into a new folder and rename that"
+            )
+
+    def _refuse_cut(self, used_bytes: int) -> None:
+        if self._mapped.num_bytes < used_bytes:
+            self._env.close()
+            raise DataError(
+                f"{self.source}: {self._mapped.path} must have at least the {used_bytes} bytes that it says "
+                f"are in use, got {self._mapped.num_bytes}; copy or convert it again"
             )
 
     def close(self) -> None:
@@ -96,11 +113,14 @@ def registry() -> _Registry:
     return _Registry()
 
 
+def _path_of(source: str) -> str:
+    return os.path.join(source, "data.mdb") if os.path.isdir(source) else source
+
+
 def _data_file(source: str) -> tuple[int, int]:
     """Device and inode of the file that holds the data, whichever path leads to it."""
-    path = os.path.join(source, "data.mdb") if os.path.isdir(source) else source
     try:
-        stat = os.stat(path)
+        stat = os.stat(_path_of(source))
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
             raise DataError(f"{source}: must be readable, got {error.strerror}") from error
