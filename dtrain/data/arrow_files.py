@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
-from dtrain.data.mapped_file import MappedFile
+from dtrain.data.file_length import FileLength
 from dtrain.errors import DataError
 
 SUFFIXES = (".arrow", ".feather", ".parquet")
@@ -30,7 +30,7 @@ class Chunk(NamedTuple):
     num_rows: int
     load: Callable[[], Any]
     """Its columns image and label as a record batch."""
-    mapped: MappedFile | None
+    mapped: FileLength | None
     """Loading reads nothing: the batch lies in the memory of this file; None where it is read."""
 
 
@@ -91,7 +91,7 @@ def _read_group(file: _File, metadata: Any, group: int, columns: list[str]) -> A
 
 
 def _ipc_chunks(file: _File, source: str) -> Iterator[Chunk]:
-    mapped = MappedFile(without_secret(source), file.path) if file.is_local else None
+    mapped = FileLength(without_secret(source), file.path) if file.is_local else None
     opened = file.open()  # a mapped batch keeps the memory alive, not the descriptor
     reader = pa.ipc.open_file(opened)
     columns = _columns(reader.schema, file.name)

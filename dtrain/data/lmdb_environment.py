@@ -13,7 +13,7 @@ from typing import Any, final
 
 import lmdb
 
-from dtrain.data.mapped_file import MappedFile
+from dtrain.data.file_length import FileLength
 from dtrain.errors import DataError
 
 _META_PAGES = 2  # at the start of a file
@@ -31,7 +31,7 @@ class Environment:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self._mapped = MappedFile(source, _path_of(source))
+        self._mapped = FileLength(source, _path_of(source))
         try:
             self._env: Any = lmdb.open(
                 source, subdir=os.path.isdir(source), readonly=True, lock=False, create=False, readahead=True

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from dtrain.data.arrow_reader import ArrowReader
+from dtrain.data.file_length import FileLength
 from dtrain.data.lmdb_reader import LmdbReader
-from dtrain.data.mapped_file import MappedFile
 from dtrain.data.reader import Reader
 from dtrain.errors import DataError
 from tests.cli.running import command, dtrain, surroundings
@@ -93,12 +93,12 @@ def test_a_file_that_loses_its_name_is_read_on(tmp_path: Path, change: str) -> N
 
 def test_a_file_that_its_disk_lost_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"abc")
-    mapped = MappedFile("SOURCE", f"{tmp_path}/a")
+    mapped = FileLength("SOURCE", f"{tmp_path}/a")
 
     def stale(path: str) -> os.stat_result:
         raise OSError(116, "Stale file handle", path)
 
-    monkeypatch.setattr("dtrain.data.mapped_file.os.stat", stale)
+    monkeypatch.setattr("dtrain.data.file_length.os.stat", stale)
     with pytest.raises(DataError, match=r"SOURCE: .*/a must stay readable while it is read, got Stale file"):
         mapped.check()
 

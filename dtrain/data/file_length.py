@@ -1,6 +1,6 @@
-"""Files that are read through a memory map: what is cut off one while it is mapped kills who touches it.
+"""Files that are cut while they are read, of which nobody else tells.
 
-The kernel answers with the signal SIGBUS, which nothing in a process can turn into an error.
+What is gone from a memory map kills who touches it by SIGBUS; HDF5 reads it as zeros.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from dtrain.errors import DataError
 
 
 @final
-class MappedFile:
-    """How long a file was when it was mapped, to be compared before each batch is read from it.
+class FileLength:
+    """How long a file was when it was opened, to be compared before each batch is read from it.
 
-    What is cut off between that and the end of the batch still ends the process.
+    What is cut off between that and the end of the batch is not noticed here.
     """
 
     def __init__(self, source: str, path: str) -> None:
         self.source = source
-        self.path = os.path.abspath(path)
+        self.path = path
+        self._absolute = os.path.abspath(path)
         stat = os.stat(path)
         self.num_bytes = stat.st_size
         self._file = stat.st_dev, stat.st_ino
 
     def check(self) -> None:
-        """Raise DataError if the file is shorter; one removed, or replaced by another, stays mapped whole."""
+        """Raise DataError if the file is shorter; one removed or replaced stays whole for who has it open."""
         try:
-            stat = os.stat(self.path)
+            stat = os.stat(self._absolute)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return
         except OSError as error:  # a server that lost the file, or a disk that fails
