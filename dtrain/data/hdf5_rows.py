@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -10,10 +11,15 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from dtrain.data.file_length import FileLength
 from dtrain.data.sampler import Numbers, epoch_of, permuted
 from dtrain.errors import BackendError, DataError
 
 CHUNK_CACHE_BYTES = 64 << 20  # rows of a batch that share a chunk are decompressed once
+SLICE_BYTES = 32 << 20
+"""Of a dataset that are in memory at a time beside batch and chunk cache, or one row if that is more."""
+
+_SPAN = 2  # rows that a slice reads at most for each row that is wanted
 
 
 @cache
@@ -44,7 +50,7 @@ class Hdf5Rows:
             with _open(path, source) as file:
                 counts.append(self._check(file, path))
         self.ends: Numbers = np.cumsum(np.array(counts, np.int64))
-        self._path = ""
+        self._length: FileLength | None = None
         self._file: Any = None
 
     def _check(self, file: Any, path: str) -> int:
@@ -110,33 +116,51 @@ class Hdf5Rows:
         for number in np.unique(files).tolist():
             places = np.flatnonzero(files == number)
             start = 0 if number == 0 else int(self.ends[number - 1])
-            wanted, back = np.unique(rows[places] - start, return_inverse=True)
+            places = places[np.argsort(rows[places], kind="stable")]
             file = self._opened(self.files[number])
-            for name, array in zip(self.names, out, strict=True):
-                array[places] = _rows_of(file[name], wanted)[back]
+            try:
+                for name, array in zip(self.names, out, strict=True):
+                    _read(file[name], rows[places] - start, places, array)
+            except (OSError, KeyError) as error:  # KeyError: the dataset itself is not found again
+                raise DataError(
+                    f"{self.name}: rows of {self.files[number]} must be readable, got {error}; "
+                    "copy or convert the file again"
+                ) from error
 
     def _opened(self, path: str) -> Any:
-        if path != self._path:
+        if self._length is None or path != self._length.path:
             self.close()
             self._file = _open(path, self.name)
-            self._path = path
+            self._length = FileLength(self.name, path)
+        else:
+            self._length.check()
         return self._file
 
     def close(self) -> None:
         """Give back the open file; `read` opens it again."""
         if self._file is not None:
             self._file.close()
-        self._file, self._path = None, ""
+        self._file, self._length = None, None
+
+
+def _read(dataset: Any, wanted: Numbers, places: Numbers, out: npt.NDArray[Any]) -> None:
+    """out[places] <- the rows wanted, in increasing order, SLICE_BYTES of the file at a time."""
+    row_bytes = max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:]))
+    step = max(1, SLICE_BYTES // (_SPAN * row_bytes))
+    for start in range(0, len(wanted), step):
+        part = slice(start, start + step)
+        out[places[part]] = _rows_of(dataset, wanted[part])
 
 
 def _rows_of(dataset: Any, wanted: Numbers) -> npt.NDArray[Any]:
     """Rows in increasing order: a plain slice where they lie close, since a selection is slow."""
     first, last = int(wanted[0]), int(wanted[-1])
-    if last - first < 2 * len(wanted):
+    if last - first < _SPAN * len(wanted):
         near: npt.NDArray[Any] = dataset[first : last + 1]
         return near[wanted - first]
-    chosen: npt.NDArray[Any] = dataset[wanted]
-    return chosen
+    different, back = np.unique(wanted, return_inverse=True)
+    chosen: npt.NDArray[Any] = dataset[different]
+    return chosen[back]
 
 
 def _open(path: str, source: str) -> Any:
