@@ -1,4 +1,4 @@
-"""Encoded images to pixels, by OpenCV as Caffe did: channels in the order blue, green, red."""
+"""Encoded images to pixels, as OpenCV decodes them for Caffe: channels in the order blue, green, red."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 
+from dtrain.data.jpeg_header import jpeg_header
 from dtrain.data.record import Pixels
 from dtrain.errors import DataError
 
 Colour = Literal["as stored", "colour", "grey"]
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_MOST_PIXELS = 1 << 30  # OpenCV's limit, beyond which it says so
 
 
 @cache
@@ -28,13 +31,42 @@ def opencv() -> Any:
 def decode_image(
     data: bytes | memoryview | npt.NDArray[np.uint8], colour: Colour, where: object, shrink: int = 1
 ) -> Pixels:
-    """Pixels (C, H, W), uint8, as a view of OpenCV's (H, W, C).
+    """Pixels (C, H, W), uint8, as a view of (H, W, C).
 
     where: what errors call the image, by its `str`.
     shrink: 1, or 2, 4 or 8 for a JPEG of so much less height and width, which is decoded faster.
     """
     buffer = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
     _refuse_cut_jpeg(buffer, where)
+    image = _decode_jpeg(buffer, colour, shrink)
+    return as_planes(_decode_by_opencv(buffer, colour, where, shrink) if image is None else image)
+
+
+def _decode_jpeg(buffer: npt.NDArray[np.uint8], colour: Colour, shrink: int) -> npt.NDArray[np.uint8] | None:
+    """The pixels that OpenCV gives, sooner: libjpeg-turbo writes them where they stay.
+
+    None for what is OpenCV's: other formats, grey images, images that a camera's notes may turn, and JPEGs
+    with errors in them, which it reads as far as they go.
+    """
+    header = jpeg_header(buffer)
+    if header is None or header.height * header.width > _MOST_PIXELS:
+        return None
+    if colour == "grey" or (colour == "colour" and header.has_exif):
+        return None
+    if header.channels not in ((1, 3) if colour == "colour" else (3,)):
+        return None
+    least = -(-header.height // shrink), -(-header.width // shrink)
+    try:
+        return simplejpeg.decode_jpeg(
+            buffer, "BGR", min_height=least[0], min_width=least[1], min_factor=shrink
+        )
+    except ValueError:
+        return None
+
+
+def _decode_by_opencv(
+    buffer: npt.NDArray[np.uint8], colour: Colour, where: object, shrink: int
+) -> npt.NDArray[np.uint8]:
     cv2 = opencv()
     flags = {"as stored": cv2.IMREAD_UNCHANGED, "colour": cv2.IMREAD_COLOR, "grey": cv2.IMREAD_GRAYSCALE}
     try:
@@ -51,7 +83,8 @@ def decode_image(
         raise DataError(
             f"{where}: image must have 8 bits a channel, got {image.dtype}; set force_color or force_gray"
         )
-    return as_planes(image)
+    decoded: npt.NDArray[np.uint8] = image
+    return decoded
 
 
 def _shrinking(cv2: Any, colour: Colour, shrink: int) -> int:

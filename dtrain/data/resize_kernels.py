@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dtrain.data.compiled import compiled_fused
+from dtrain.data.four_pixels import four_pixels
 from dtrain.data.transform_kernels import Floats
 
 Bytes = npt.NDArray[np.uint8]
@@ -29,8 +30,7 @@ def resized(
     Without the rounding to 8 bits that OpenCV's resize does between.
     """
     _, height, width = out.shape
-    factor, last = np.float32(scale), 3 * (columns - 1)
-    left_of, right_of = np.empty(width, np.int64), np.empty(width, np.int64)
+    left_of = np.empty(width, np.int64)
     above, across, down = (
         np.empty(height, np.int64),
         np.empty(width, np.float32),
@@ -40,14 +40,14 @@ def resized(
     _taps(rows, False, above, down)
     for x in range(width):
         left_of[x] *= 3
-        right_of[x] = min(left_of[x] + 3, last)
     size, pitch = 3 * columns, 3 * src.shape[1]
-    line, flat = np.empty(size, np.float32), src.reshape(src.size)
+    # behind the last pixel are zeros, of which its neighbours take a share of nothing
+    line, flat = np.zeros(size + 4, np.float32), src.reshape(src.size)
     for y in range(height):
         upper = (top + above[y]) * pitch + 3 * left
         lower = (top + min(above[y] + 1, rows - 1)) * pitch + 3 * left
-        _between(flat[upper : upper + size], flat[lower : lower + size], down[y], line)
-        _spread(line, left_of, right_of, across, means, factor, out[0, y], out[1, y], out[2, y])
+        _between(flat[upper : upper + size], flat[lower : lower + size], down[y], line[:size])
+        _spread(line, left_of, across, means, np.float32(scale), out[0, y], out[1, y], out[2, y])
 
 
 @compiled_fused
@@ -75,7 +75,6 @@ def _between(upper: Bytes, lower: Bytes, share: np.float32, line: Floats) -> Non
 def _spread(
     line: Floats,
     left_of: Numbers,
-    right_of: Numbers,
     across: Floats,
     means: Floats,
     factor: np.float32,
@@ -83,11 +82,19 @@ def _spread(
     out_1: Floats,
     out_2: Floats,
 ) -> None:
-    mean_0, mean_1, mean_2 = means[0], means[1], means[2]
-    one, two = np.uint64(1), np.uint64(2)
-    for x in range(out_0.size):
-        at, to, share = np.uint64(left_of[x]), np.uint64(right_of[x]), across[x]
-        value_0, value_1, value_2 = line[at], line[at + one], line[at + two]
-        out_0[x] = (value_0 + share * (line[to] - value_0) - mean_0) * factor
-        out_1[x] = (value_1 + share * (line[to + one] - value_1) - mean_1) * factor
-        out_2[x] = (value_2 + share * (line[to + two] - value_2) - mean_2) * factor
+    row, places, shares, centre = (
+        line.ctypes.data,
+        left_of.ctypes.data,
+        across.ctypes.data,
+        means.ctypes.data,
+    )
+    first, second, third = out_0.ctypes.data, out_1.ctypes.data, out_2.ctypes.data
+    whole = out_0.size - out_0.size % 4
+    for x in range(0, whole, 4):
+        to = 4 * x
+        four_pixels(row, places + 2 * to, shares + to, centre, factor, first + to, second + to, third + to)
+    for x in range(whole, out_0.size):
+        at, share = left_of[x], across[x]
+        out_0[x] = (line[at] + share * (line[at + 3] - line[at]) - means[0]) * factor
+        out_1[x] = (line[at + 1] + share * (line[at + 4] - line[at + 1]) - means[1]) * factor
+        out_2[x] = (line[at + 2] + share * (line[at + 5] - line[at + 2]) - means[2]) * factor

@@ -23,7 +23,7 @@ from dtrain.data.decode import as_planes, decode_image, opencv
 from dtrain.data.geometry import DRAWS as GEOMETRY_DRAWS
 from dtrain.data.geometry import MIDDLE, reduction
 from dtrain.data.hashing import keyed
-from dtrain.data.jpeg_size import jpeg_size
+from dtrain.data.jpeg_header import jpeg_header
 from dtrain.data.reader import Columns
 from dtrain.data.record import Pixels, Record
 from dtrain.data.sample_draws import draw
@@ -182,10 +182,10 @@ class SampleWriter(ABC):
         """The image, shrunk already while it is decoded where the sample uses less of it."""
         settings, shrink = self.settings, 1
         if settings.geometry is not None and settings.colour != "as stored":
-            size = jpeg_size(data)
-            if size is not None:
+            header = jpeg_header(data)
+            if header is not None:
                 crop = settings.crop_h, settings.crop_w
-                rectangle = settings.geometry.rectangle(size, crop, draws)
+                rectangle = settings.geometry.rectangle((header.height, header.width), crop, draws)
                 shrink = reduction(rectangle, settings.geometry.size(crop))
         return decode_image(data, settings.colour, where, shrink)
 

@@ -10,7 +10,7 @@ from dtrain.data.colour_jitter import ColourJitter
 from dtrain.data.geometry import MIDDLE as MIDDLE_DRAW
 from dtrain.data.geometry import Middle, RandomArea, ShortSide, Warp, reduction
 from dtrain.data.image_list import ImageListReader
-from dtrain.data.jpeg_size import jpeg_size
+from dtrain.data.jpeg_header import jpeg_header
 from dtrain.data.record import Record
 from dtrain.data.resize_kernels import resized
 from dtrain.data.transform_reference import resized_pixels
@@ -173,10 +173,10 @@ def test_large_jpegs_are_shrunk_while_they_are_decoded(monkeypatch):
 @settings(max_examples=20, deadline=None)
 def test_the_size_of_a_jpeg_is_in_its_header(height, width):
     content = np.frombuffer(jpeg_of(np.zeros((3, height, width), np.uint8)), np.uint8)
-    assert jpeg_size(content) == (height, width)
+    assert jpeg_header(content) == (height, width, 3, False)
     for cut in (0, 3, 10, 100):
-        jpeg_size(content[:cut])
-    assert jpeg_size(np.frombuffer(b"\x89PNG and more of it", np.uint8)) is None
+        jpeg_header(content[:cut])
+    assert jpeg_header(np.frombuffer(b"\x89PNG and more of it", np.uint8)) is None
 
 
 @pytest.mark.parametrize(
