@@ -57,11 +57,13 @@ def _decode_jpeg(buffer: npt.NDArray[np.uint8], colour: Colour, shrink: int) -> 
         return None
     least = -(-header.height // shrink), -(-header.width // shrink)
     try:
-        return simplejpeg.decode_jpeg(
+        image = simplejpeg.decode_jpeg(
             buffer, "BGR", min_height=least[0], min_width=least[1], min_factor=shrink
         )
     except ValueError:
         return None
+    decoded: npt.NDArray[np.uint8] = image
+    return decoded
 
 
 def _decode_by_opencv(

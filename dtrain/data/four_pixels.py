@@ -78,8 +78,8 @@ def _four_pixels(
 four_pixels: Any = intrinsic(_four_pixels)
 """four_pixels(line, left_of, shares, means, factor, out_0, out_1, out_2), inside compiled functions.
 
-All but the float32 `factor` are integer addresses: of a row of interleaved pixels (float32), of the places in
-it of four pixels (int64), of the shares of the pixels that follow those (float32), of three means, and of four
-values in each of three planes, which become (left + share * (right - left) - mean) * factor. It reads seven
-values of the row from each place on.
+All but the float32 `factor` are integer addresses: of a row of interleaved pixels (float32), of the places
+in it of four pixels (int64), of the shares of the pixels that follow those (float32), of three means, and of
+four values in each of three planes, which become (left + share * (right - left) - mean) * factor. It reads
+seven values of the row from each place on.
 """
