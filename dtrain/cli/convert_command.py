@@ -21,8 +21,9 @@ Out: TypeAlias = Annotated[str, typer.Argument(metavar="OUT", help="The folder t
 
 FIRST_CONFIGS: Final = {"digits": "digits", "mnist": "lenet", "cifar10": "cifar10_quick"}
 
-NEXT_OF_ALL: Final = "name it as data_param source"
+BACKENDS: Final = {"lmdb": "LMDB", "leveldb": "LEVELDB", "arrow": "ARROW", "parquet": "ARROW"}
 NEXT: Final = {
+    **{kind: f"name it as data_param source, with backend: {name}," for kind, name in BACKENDS.items()},
     "hdf5": "name {out}/list.txt as hdf5_data_param source",
     "images": "name {out}/list.txt as image_data_param source, and {out}/ as root_folder,",
 }
@@ -113,7 +114,9 @@ def imageset(
     out: Annotated[str, typer.Argument(metavar="DB", help="The database to write.")],
     gray: Annotated[bool, typer.Option("--gray", help="Store one channel.")] = False,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Write the images in a shuffled order.")] = False,
-    backend: Annotated[str, typer.Option("--backend", help="The database's kind.")] = "lmdb",
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME", help="The database's kind: lmdb or leveldb.")
+    ] = "lmdb",
     resize_width: Annotated[int, typer.Option("--resize-width", metavar="N", help="0: as it is.")] = 0,
     resize_height: Annotated[int, typer.Option("--resize-height", metavar="N", help="0: as it is.")] = 0,
     check_size: Annotated[
@@ -149,7 +152,7 @@ def imageset(
         written = convert_imageset(
             root_folder, list_file, out, flags, backend=backend, overwrite=overwrite, progress=progress
         )
-    tell("imageset", {out: written})
+    tell("imageset", {out: written}, next_step=NEXT[backend.lower()])
 
 
 @convert.command()
@@ -228,7 +231,7 @@ def records(
             )
     finally:
         items.close()
-    tell("records", {out: written}, next_step=NEXT.get(layout.format, NEXT_OF_ALL).format(out=out))
+    tell("records", {out: written}, next_step=NEXT[layout.format].format(out=out))
 
 
 @convert.command()
@@ -298,7 +301,9 @@ def progress_bar(total: int | None = None) -> Iterator[Progress | None]:
         yield lambda num: bar.update(task, completed=num, description="records")
 
 
-def tell(kind: str, written: dict[str, int], files: Sequence[str] = (), next_step: str = NEXT_OF_ALL) -> None:
+def tell(
+    kind: str, written: dict[str, int], files: Sequence[str] = (), next_step: str = NEXT["lmdb"]
+) -> None:
     """What was written, and what to run next where a config of this folder reads just that."""
     for path, num in written.items():
         typer.echo(f"wrote {path}: {num} records")

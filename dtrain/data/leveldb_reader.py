@@ -25,8 +25,8 @@ def leveldb() -> Any:
         return importlib.import_module("plyvel")
     except ImportError as error:
         raise BackendError(
-            f"backend LEVELDB: plyvel must be installed, got {error}; pip install plyvel, or convert with "
-            "Caffe's tools to LMDB"
+            f"backend LEVELDB: plyvel must be installed, got {error}; pip install 'dtrain[leveldb]', or have "
+            "an LMDB instead"
         ) from None
 
 

@@ -36,6 +36,21 @@ def test_convert_imageset_takes_the_flags_of_caffe(images: Path) -> None:
     assert pixels[:, 0, 0].tolist() == [30, 60, 0]
 
 
+def test_convert_imageset_writes_either_of_caffes_databases(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = f"{images}/leveldb"
+    assert run(["convert_imageset", "-backend", "leveldb", f"{images}/", f"{images}/list.txt", out]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"wrote {out}: 2 records",
+        "next: name it as data_param source, with backend: LEVELDB, in a net, then dtrain SOLVER",
+    ]
+    reader = open_reader(out, "LEVELDB")
+    assert reader.where(1) == f"{out}: record 1 (key 00000001_b.png)"
+    reader.close()
+    assert run(["compute_image_mean", "-backend=leveldb", out, f"{images}/mean.binaryproto"]) == 0
+
+
 def test_compute_image_mean_writes_the_mean_and_tells_it(
     images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import os
 import struct
+import sys
 import tarfile
 
 import cv2
@@ -15,9 +16,11 @@ from dtrain.data.convert.imageset import ImagesetFlags, convert_imageset
 from dtrain.data.convert.lmdb_writer import write_lmdb
 from dtrain.data.convert.mean import compute_mean
 from dtrain.data.convert.mnist import convert_mnist, read_idx
+from dtrain.data.leveldb_reader import leveldb
 from dtrain.data.lmdb_reader import LmdbReader
 from dtrain.data.mean_file import read_mean
-from dtrain.errors import ConfigError, DataError
+from dtrain.data.reader import open_reader
+from dtrain.errors import BackendError, ConfigError, DataError
 from tests.data.sources import images, lmdb_of
 from tests.shared import shared_path
 
@@ -269,8 +272,41 @@ def test_unreadable_and_unequal_images_stop_the_conversion(tmp_path):
         ConfigError, match="resize_width and resize_height must be given together, got 4 and 0"
     ):
         convert_imageset(*arguments, ImagesetFlags(resize_width=4))
-    with pytest.raises(ConfigError, match='unknown backend "leveldb"'):
-        convert_imageset(*arguments, backend="leveldb")
+    with pytest.raises(ConfigError, match=r'unknown backend "level"; .* \(known: leveldb, lmdb\)'):
+        convert_imageset(*arguments, backend="level")
+
+
+def test_a_list_becomes_the_same_records_in_either_database(tmp_path):
+    root, list_file, _ = write_list(tmp_path)[1]
+    told = {}
+    for backend in ("lmdb", "LevelDB"):
+        out = str(tmp_path / backend.lower())
+        counts = []
+        flags = ImagesetFlags(shuffle=True, encoded=True)
+        assert convert_imageset(root, list_file, out, flags, backend=backend, progress=counts.append) > 1
+        reader = open_reader(out, backend.upper())
+        told[backend] = [reader.where(n).removeprefix(out) for n in range(len(reader))]
+        told[backend] += [(r.labels, bytes(r.encoded)) for r in map(reader.read, range(len(reader)))]
+        assert counts == [len(reader)]
+        reader.close()
+    assert told["lmdb"] == told["LevelDB"]
+    with pytest.raises(DataError, match="leveldb: must not exist yet"):
+        convert_imageset(root, list_file, out, backend="leveldb")
+    convert_imageset(root, list_file, out, backend="leveldb", overwrite=True)
+    (tmp_path / "i2.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"i2\.png: must be an image"):
+        convert_imageset(root, list_file, str(tmp_path / "partial"), backend="leveldb")
+    left = {name for name in os.listdir(tmp_path) if not name.endswith((".png", ".txt"))}
+    assert left == {"lmdb", "leveldb"}
+
+
+def test_a_leveldb_without_its_package_says_how_to_get_it(tmp_path, monkeypatch):
+    root, list_file, out = write_list(tmp_path)[1]
+    monkeypatch.setitem(sys.modules, "plyvel", None)
+    leveldb.cache_clear()
+    with pytest.raises(BackendError, match=r"plyvel must be installed, .*; pip install 'dtrain\[leveldb\]'"):
+        convert_imageset(root, list_file, out, backend="leveldb")
+    assert not os.path.exists(out)
 
 
 def test_a_database_converted_over_a_link_replaces_the_link(tmp_path):

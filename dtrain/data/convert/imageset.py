@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
+from dtrain.data.convert.leveldb_writer import write_leveldb
 from dtrain.data.convert.lmdb_writer import Progress, write_lmdb
 from dtrain.data.convert.order import shuffled_order
 from dtrain.data.datum import encode_image, encode_pixels
@@ -49,14 +50,16 @@ def convert_imageset(
     Unlike Caffe's tool, which leaves out an image that it cannot read, this one stops and names it.
     """
     flags = flags or ImagesetFlags()
-    if backend.lower() != "lmdb":
-        raise ConfigError(f"imageset: {unknown_name('backend', backend, ('lmdb',))}")
+    writers = {"lmdb": write_lmdb, "leveldb": write_leveldb}
+    if backend.lower() not in writers:
+        raise ConfigError(f"imageset: {unknown_name('backend', backend, writers)}")
     if (flags.resize_width > 0) != (flags.resize_height > 0):
         raise ConfigError(
             "imageset: resize_width and resize_height must be given together, "
             f"got {flags.resize_width} and {flags.resize_height}"
         )
-    return write_lmdb(out, _records(root_folder, list_file, flags), overwrite=overwrite, progress=progress)
+    records = _records(root_folder, list_file, flags)
+    return writers[backend.lower()](out, records, overwrite=overwrite, progress=progress)
 
 
 def _records(root_folder: str, list_file: str, flags: ImagesetFlags) -> Iterator[tuple[bytes, bytes]]:

@@ -42,21 +42,21 @@ def write_lmdb(
             environment.copy(compact, compact=True)
         finally:
             environment.close()
-        _sync(os.path.join(compact, "data.mdb"))
+        sync(os.path.join(compact, "data.mdb"))
         refuse_existing(path, overwrite)  # another writer may have been quicker
         if os.path.lexists(path):
             os.rename(path, old)
         os.rename(compact, path)
-        _sync(parent)
+        sync(parent)
     except (OSError, lmdb.Error) as error:
-        raise DataError(f"{path}: must be writable, got {error}{_room(parent)}") from error
+        raise DataError(f"{path}: must be writable, got {error}{room(parent)}") from error
     finally:
         if place:
             shutil.rmtree(place, ignore_errors=True)
     return num
 
 
-def _room(folder: str) -> str:
+def room(folder: str) -> str:
     """How much may still be written: LMDB says of a full disk no more than that a write failed."""
     try:
         free = shutil.disk_usage(folder).free
@@ -99,7 +99,8 @@ def _commit(environment: Any, pending: list[tuple[bytes, bytes]], num: int, prog
     return num
 
 
-def _sync(path: str) -> None:
+def sync(path: str) -> None:
+    """Have what was written to a file or folder on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

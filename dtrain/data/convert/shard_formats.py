@@ -11,12 +11,12 @@ import numpy as np
 
 from dtrain.data.convert.arrow_writer import write_arrow
 from dtrain.data.convert.items import FileItems, Items, ReaderItems
+from dtrain.data.convert.leveldb_writer import write_leveldb
 from dtrain.data.convert.lmdb_writer import write_lmdb
 from dtrain.data.convert.safe_file import SafeFile
 from dtrain.data.datum import encode_image, encode_pixels
 from dtrain.data.decode import encode_pixels_as
 from dtrain.data.hdf5_rows import hdf5
-from dtrain.data.leveldb_reader import leveldb
 from dtrain.data.reader import open_reader
 from dtrain.data.record import Record
 from dtrain.errors import DataError
@@ -33,18 +33,18 @@ LIST: Final = "list.txt"
 
 _KEY_BYTES = 511  # LMDB's longest key
 _ROWS, _CHUNK_ROWS = 256, 16  # of HDF5 that are written at once, and that lie together
-_BATCH_RECORDS = 1000  # of LevelDB that are written at once
 
 
 def write_part(path: str, kind: str, records: Named) -> None:
     """Write the records to `path`, which is whole or absent after it."""
     if kind == "lmdb":
-        write_lmdb(path, ((key_of(n, name), datum_of(record)) for n, (name, record) in enumerate(records)))
+        write_lmdb(path, _messages(records))
+    elif kind == "leveldb":
+        write_leveldb(path, _messages(records))
     elif kind in ("arrow", "parquet"):
         write_arrow(path, records, parquet=kind == "parquet")
     else:
         writers: dict[str, Callable[[str, Named], None]] = {
-            "leveldb": _write_leveldb,
             "hdf5": _write_hdf5,
             "images": _write_images,
         }
@@ -108,23 +108,8 @@ def _whole_label(record: Record, what: str) -> int:
     return int(label)
 
 
-def _write_leveldb(path: str, records: Named) -> None:
-    module = leveldb()
-    try:
-        database = module.DB(path, create_if_missing=True)
-        try:
-            batch = database.write_batch()
-            for number, (name, record) in enumerate(records, 1):
-                batch.put(key_of(number - 1, name), datum_of(record))
-                if number % _BATCH_RECORDS == 0:
-                    batch.write()
-                    batch = database.write_batch()
-            batch.write()
-            database.compact_range()
-        finally:
-            database.close()
-    except module.Error as error:
-        raise DataError(f"{path}: must be writable, got {error}") from error
+def _messages(records: Named) -> Iterator[tuple[bytes, bytes]]:
+    return ((key_of(n, name), datum_of(record)) for n, (name, record) in enumerate(records))
 
 
 def _write_hdf5(path: str, records: Named) -> None:
