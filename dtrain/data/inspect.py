@@ -10,11 +10,10 @@ from typing import final
 
 import numpy as np
 
-from dtrain.data.convert.annotated_items import AnnotatedItems, holds_boxes
-from dtrain.data.convert.items import Items, ReaderItems
+from dtrain.data.convert.annotated_items import AnnotatedItems, reader_of_boxes
+from dtrain.data.convert.items import Items
 from dtrain.data.convert.sources import open_items
 from dtrain.data.decode import decode_image
-from dtrain.data.reader import DatumReader
 from dtrain.data.record import Record
 from dtrain.errors import DataError
 
@@ -72,9 +71,8 @@ class Summary:
 def open_any(source: str, backend: str, list_file: str) -> Items:
     """Whatever a conversion reads, and databases of images with boxes."""
     items = open_items(source, backend=backend, list_file=list_file)
-    if isinstance(items, ReaderItems) and isinstance(items.reader, DatumReader) and holds_boxes(items.reader):
-        return AnnotatedItems(items.reader)
-    return items
+    reader = reader_of_boxes(items)
+    return items if reader is None else AnnotatedItems(reader)
 
 
 def sample(items: Items) -> Summary:

@@ -12,6 +12,7 @@ import pytest
 
 from dtrain.cli.main import run
 from dtrain.data.convert.annotated import convert_annotated
+from dtrain.data.reader import DatumReader, open_reader
 from dtrain.errors import ConfigError, DataError
 from dtrain.proto import dtrain_pb2 as pb
 from tests.data.annotated_records import annotated, annotated_lmdb
@@ -158,3 +159,58 @@ def test_the_commands_check_a_database_of_images_with_boxes(
     told = capsys.readouterr().out
     assert f"bad: {broken}: record 0 (key 00000000_0.png): must be an image that OpenCV decodes" in told
     assert "6 records, 1 of them bad" in told
+
+
+def database(path: Path) -> str:
+    pixels = images(7, (3, 8, 9))
+    objects = [[(n % 3, (0.1, 0.1 * n, 0.5, 0.9))] * n for n in range(7)]
+    return annotated_lmdb(path, [annotated(p, o) for p, o in zip(pixels, objects, strict=True)])
+
+
+def values_of(source: str, backend: str) -> list[bytes]:
+    reader = open_reader(source, backend)
+    assert isinstance(reader, DatumReader)
+    with reader.datums(np.arange(len(reader))) as messages:
+        values = [messages.bytes_of(n).tobytes() for n in range(len(reader))]
+    reader.close()
+    return values
+
+
+def test_records_with_boxes_go_from_a_database_to_another_to_the_byte(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = database(tmp_path / "db")
+    there, back = f"{tmp_path}/leveldb", f"{tmp_path}/lmdb"
+    assert run(["convert", "records", source, there, "--to", "leveldb"]) == 0
+    assert run(["convert", "records", there, back, "--shards", "3"]) == 0
+    assert f"wrote {back}: 7 records" in capsys.readouterr().out
+    assert values_of(there, "LEVELDB") == values_of(back, "LMDB") == values_of(source, "LMDB")
+    mixed = f"{tmp_path}/mixed"
+    assert run(["convert", "records", source, mixed, "--shuffle"]) == 0
+    assert values_of(mixed, "LMDB") != values_of(source, "LMDB")
+    assert sorted(values_of(mixed, "LMDB")) == sorted(values_of(source, "LMDB"))
+
+
+@pytest.mark.parametrize("words", ["--to arrow", "--to hdf5", "--to images --raw", "--raw", "--short-side 4"])
+def test_records_with_boxes_are_not_made_what_would_lose_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    source = database(tmp_path / "db")
+    assert run(["convert", "records", source, f"{tmp_path}/out", *words.split()]) == 1
+    told = capsys.readouterr().err
+    what = f"error: {source}: holds images with boxes (AnnotatedDatum), of which the "
+    if "--to" in words:
+        assert told == f"{what}format must be lmdb or leveldb, got {words.split()[1]}\n"
+    else:
+        assert told.startswith(f"{what}images must stay as they are, got another size, encoding or colour; ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["db"]
+
+
+def test_a_damaged_record_with_boxes_stops_the_copy_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = database(tmp_path / "db")
+    with lmdb.open(source, lock=False) as environment, environment.begin(write=True) as txn:
+        txn.put(b"00000004_4.png", b"\xff\xff\xff")
+    assert run(["convert", "records", source, f"{tmp_path}/out"]) == 1
+    assert f"{source}: record 4 (key 00000004_4.png): must be an AnnotatedDatum" in capsys.readouterr().err

@@ -172,7 +172,12 @@ def test_a_conversion_that_was_stopped_goes_on_after_its_last_part(tmp_path, mon
     broken.write_bytes(content)
     written = []
     write = shards_module._write
-    monkeypatch.setattr(shards_module, "_write", lambda *words: (written.append(words[0]), write(*words)))
+
+    def noting(path, *words, as_messages):
+        written.append(path)
+        write(path, *words, as_messages=as_messages)
+
+    monkeypatch.setattr(shards_module, "_write", noting)
     with pytest.raises(DataError, match=r"must be of the same conversion, got parts of another"):
         convert_shards(_again(tmp_path), out, Layout(format="lmdb", shards=5))
     convert_shards(_again(tmp_path), out, layout)

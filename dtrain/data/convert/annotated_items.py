@@ -1,4 +1,4 @@
-"""Records with boxes, for who looks at a database without training on it."""
+"""Records with boxes, for who looks at a database or copies it without training on it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import final
 
 import numpy as np
 
-from dtrain.data.annotated import decode_annotated
-from dtrain.data.convert.items import Items
+from dtrain.data.annotated import AnnotatedRecord, decode_annotated
+from dtrain.data.convert.items import Items, ReaderItems
 from dtrain.data.reader import DatumReader
 from dtrain.data.record import Record
 from dtrain.errors import DataError
@@ -27,9 +27,7 @@ class AnnotatedItems(Items):
         return len(self._reader)
 
     def read(self, index: int) -> Record:
-        with self._reader.datums(np.array([index])) as messages:
-            value = messages.bytes_of(0).tobytes()
-        record = decode_annotated(value, self._reader.where(index), has_type=True)
+        _, record = _message(self._reader, index)
         labels = tuple(np.unique(record.objects.tags[:, 0]).tolist())
         image = record.image
         return Record(image.where, labels, image.pixels, image.encoded)
@@ -39,6 +37,42 @@ class AnnotatedItems(Items):
 
     def close(self) -> None:
         self._reader.close()
+
+
+@final
+class MessageItems(Items):
+    """AnnotatedDatum messages as they are: `encoded` of a record is the whole message, without labels."""
+
+    def __init__(self, reader: DatumReader) -> None:
+        self.source = reader.name
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def read(self, index: int) -> Record:
+        value, record = _message(self._reader, index)
+        return Record(record.image.where, (), encoded=value)
+
+    def name_of(self, index: int) -> str:
+        return ""
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def _message(reader: DatumReader, index: int) -> tuple[bytes, AnnotatedRecord]:
+    """The bytes and what they say."""
+    with reader.datums(np.array([index])) as messages:
+        value = messages.bytes_of(0).tobytes()
+    return value, decode_annotated(value, reader.where(index), has_type=True)
+
+
+def reader_of_boxes(items: Items) -> DatumReader | None:
+    """What reads the items, if their records have boxes."""
+    if isinstance(items, ReaderItems) and isinstance(items.reader, DatumReader) and holds_boxes(items.reader):
+        return items.reader
+    return None
 
 
 def holds_boxes(reader: DatumReader) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from dtrain.data.convert.annotated_items import MessageItems
 from dtrain.data.convert.arrow_writer import write_arrow
 from dtrain.data.convert.items import FileItems, Items, ReaderItems
 from dtrain.data.convert.leveldb_writer import write_leveldb
@@ -17,7 +18,7 @@ from dtrain.data.convert.safe_file import SafeFile
 from dtrain.data.datum import encode_image, encode_pixels
 from dtrain.data.decode import encode_pixels_as
 from dtrain.data.hdf5_rows import hdf5
-from dtrain.data.reader import open_reader
+from dtrain.data.reader import DatumReader, open_reader
 from dtrain.data.record import Record
 from dtrain.errors import DataError
 
@@ -28,6 +29,8 @@ ALONE: Final = ("lmdb", "leveldb", "images")
 """Formats of which a single part is all that there is."""
 WHOLE: Final = ("leveldb", "images")
 """Formats that have no parts."""
+MESSAGES: Final = ("lmdb", "leveldb")
+"""Formats whose records are messages of any kind."""
 SUFFIX: Final = {"arrow": ".arrow", "parquet": ".parquet", "hdf5": ".h5"}
 LIST: Final = "list.txt"
 
@@ -35,12 +38,15 @@ _KEY_BYTES = 511  # LMDB's longest key
 _ROWS, _CHUNK_ROWS = 256, 16  # of HDF5 that are written at once, and that lie together
 
 
-def write_part(path: str, kind: str, records: Named) -> None:
-    """Write the records to `path`, which is whole or absent after it."""
+def write_part(path: str, kind: str, records: Named, *, as_messages: bool = False) -> None:
+    """Write the records to `path`, which is whole or absent after it.
+
+    as_messages: the records are those of MessageItems; `kind` is one of MESSAGES.
+    """
     if kind == "lmdb":
-        write_lmdb(path, _messages(records))
+        write_lmdb(path, _messages(records, as_messages))
     elif kind == "leveldb":
-        write_leveldb(path, _messages(records))
+        write_leveldb(path, _messages(records, as_messages))
     elif kind in ("arrow", "parquet"):
         write_arrow(path, records, parquet=kind == "parquet")
     else:
@@ -59,12 +65,16 @@ def write_part(path: str, kind: str, records: Named) -> None:
             remove(beside)
 
 
-def open_part(path: str, kind: str) -> Items:
+def open_part(path: str, kind: str, *, as_messages: bool = False) -> Items:
     """What `write_part` has written."""
     if kind == "images":
         return FileItems.of_list(os.path.join(path, LIST), path + "/")
     backend = {"lmdb": "LMDB", "leveldb": "LEVELDB", "hdf5": "HDF5"}.get(kind, "ARROW")
-    return ReaderItems(open_reader(path, backend))
+    reader = open_reader(path, backend)
+    if as_messages:
+        assert isinstance(reader, DatumReader)
+        return MessageItems(reader)
+    return ReaderItems(reader)
 
 
 def stored(record: Record, kind: str) -> Record:
@@ -108,8 +118,9 @@ def _whole_label(record: Record, what: str) -> int:
     return int(label)
 
 
-def _messages(records: Named) -> Iterator[tuple[bytes, bytes]]:
-    return ((key_of(n, name), datum_of(record)) for n, (name, record) in enumerate(records))
+def _messages(records: Named, as_messages: bool) -> Iterator[tuple[bytes, bytes]]:
+    for n, (name, record) in enumerate(records):
+        yield key_of(n, name), bytes(record.encoded or b"") if as_messages else datum_of(record)
 
 
 def _write_hdf5(path: str, records: Named) -> None:

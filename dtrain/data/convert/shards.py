@@ -22,6 +22,7 @@ from typing import final
 
 import numpy as np
 
+from dtrain.data.convert.annotated_items import MessageItems, reader_of_boxes
 from dtrain.data.convert.items import Items
 from dtrain.data.convert.lmdb_writer import Progress, refuse_existing
 from dtrain.data.convert.order import shuffled_order
@@ -30,6 +31,7 @@ from dtrain.data.convert.shard_formats import (
     ALONE,
     FORMATS,
     LIST,
+    MESSAGES,
     SUFFIX,
     WHOLE,
     open_part,
@@ -74,11 +76,16 @@ def convert_shards(
 
     One shard of LMDB is an LMDB as Caffe knows it; several are a folder of them, as Arrow files are. HDF5
     files come with the list of them that HDF5Data reads, and image files with ImageData's list of names and
-    labels. Every part is read again and compared with what was to be written.
+    labels. Images with boxes are copied to the byte from a database to another. Every part is read again and
+    compared with what was to be written.
     """
     recode = recode or Recode()
     if layout.format not in FORMATS:
         raise ConfigError(f"convert: {unknown_name('format', layout.format, FORMATS)}")
+    boxes = reader_of_boxes(items)
+    if boxes is not None:
+        _refuse_boxes(items.source, layout, recode)
+        items = MessageItems(boxes)
     if not 1 <= layout.shards <= len(items):
         raise ConfigError(
             f"convert: shards must be from 1 to the number of records ({len(items)}), got {layout.shards}"
@@ -102,11 +109,24 @@ def convert_shards(
 
             mine = order[start:stop]
             records = _in_order(pool, items, mine, recode, threads * _AHEAD)
-            _write(path, layout, [items.name_of(index) for index in mine], records, told)
+            names = [items.name_of(index) for index in mine]
+            _write(path, layout, names, records, told, as_messages=boxes is not None)
         _publish(part, out, layout, overwrite)
     if progress is not None:
         progress(len(items))
     return len(items)
+
+
+def _refuse_boxes(source: str, layout: Layout, recode: Recode) -> None:
+    """Raise unless the records of images with boxes are to be copied as they are, into what can hold them."""
+    what = f"{source}: holds images with boxes (AnnotatedDatum), of which the"
+    if layout.format not in MESSAGES:
+        raise ConfigError(f"{what} format must be {' or '.join(MESSAGES)}, got {layout.format}")
+    if recode != Recode():
+        raise ConfigError(
+            f"{what} images must stay as they are, got another size, encoding or colour; the layer that "
+            "reads them resizes them with transform_param { resize_param }"
+        )
 
 
 def shard_name(layout: Layout, shard: int) -> str:
@@ -168,7 +188,13 @@ def _in_order(
 
 
 def _write(
-    path: str, layout: Layout, names: list[str], records: Iterator[Record], told: Callable[[int], None]
+    path: str,
+    layout: Layout,
+    names: list[str],
+    records: Iterator[Record],
+    told: Callable[[int], None],
+    *,
+    as_messages: bool,
 ) -> None:
     digests: list[bytes] = []
 
@@ -180,8 +206,8 @@ def _write(
             if number % _TOLD_EVERY == 0:
                 told(number)
 
-    write_part(path, layout.format, noted())
-    items = open_part(path, layout.format)
+    write_part(path, layout.format, noted(), as_messages=as_messages)
+    items = open_part(path, layout.format, as_messages=as_messages)
     try:
         _verify(items, digests)
     except BaseException:
