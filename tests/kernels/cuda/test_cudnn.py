@@ -235,6 +235,14 @@ def test_equal_operators_share_their_graphs() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_fused_bias_is_planned_in_one_type_where_an_engine_knows_it(precision: str) -> None:
+    """A fused graph of 16 bits is compiled when it is planned, which takes a good part of a second."""
+    module = NumpyCudnn()
+    passes_on(backend_of(module, precision, True))
+    assert len(module.graphs) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", REFUSED_ROWS)
 def test_timed_plans_give_what_the_cpu_gives(name: str, precision: str) -> None:
     module = NumpyCudnn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -68,8 +69,8 @@ class Convolving:
         types = dict.fromkeys((self._graphs.form.type, ValueType.FLOAT32)) if has_bias else (None,)
         found: list[Fused | None] = []
         if has_bias or relu:
-            fused = [Fused(values) for values in types]
-            found += [way for way in fused if is_planned(partial(forward, way.bias, relu))][:1]
+            planned = (Fused(values) for values in types if is_planned(partial(forward, values, relu)))
+            found += itertools.islice(planned, 1)  # planning the others would take long and serve nobody
         if not found:
             forward(None, False)
         if not found or (self._backend.cudnn.autotune and is_planned(partial(forward, None, False))):
