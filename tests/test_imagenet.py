@@ -96,6 +96,7 @@ def test_a_model_goes_from_tars_to_a_score_and_on_from_its_snapshot(
 @pytest.mark.parametrize("model", ["caffenet", "resnet50"])
 def test_a_dry_run_tells_every_command_and_writes_nothing(tmp_path: Path, model: str) -> None:
     settings = {"DATA": str(tmp_path / "data"), "RUNS": str(tmp_path / "runs"), "RANKS": "8"}
+    settings |= {"DTRAIN_FLAGS": "-gpu all --precision bf16", "TEST_FLAGS": "-gpu all"}
     told = ""
     for name, words in (
         ("prepare", ["a.tar", "b.tar", "val.txt", "synsets.txt"]),
@@ -108,6 +109,8 @@ def test_a_dry_run_tells_every_command_and_writes_nothing(tmp_path: Path, model:
     assert not list(tmp_path.iterdir())
     for command in ("dtrain convert records a.tar", "mpirun -n 8 dtrain train", "mpirun -n 8 dtrain test"):
         assert f"+ {command}" in told
+    assert told.count(" -gpu all --precision bf16\n") == 1
+    assert told.count(" -gpu all\n") == 1
     rate = {"caffenet": "stepsize: 100100", "resnet50": "warmup_iter: 25025"}
     assert rate[model] in told
     assert "max_iter: 450450" in told
@@ -121,6 +124,12 @@ def test_a_script_parses_and_names_what_is_wrong(name: str, tmp_path: Path) -> N
     done = script(name, "vgg")
     assert (done.returncode, done.stdout) == (1, "")
     assert "the model must be caffenet or resnet50, got vgg" in done.stderr
+    done = script(name, "caffenet", "--dryrun")
+    assert "a flag must be --dry-run or --help, got --dryrun" in done.stderr
+    done = script(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"bash launch/imagenet/{name} MODEL" in done.stdout
+    assert "RANKS  " in done.stdout
     done = script(name, "caffenet", RANKS="3")
     assert "GLOBAL_BATCH must be a multiple of RANKS (3), got 256" in done.stderr
 

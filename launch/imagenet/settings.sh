@@ -4,12 +4,13 @@
 #   RUNS          where snapshots and logs are written (runs/imagenet)
 #   FORMAT        lmdb or arrow (lmdb)
 #   SHARDS        parts of the training set; a conversion that was stopped goes on after the last (64)
-#   RANKS         processes that train; each with a GPU or its share of the cores (1)
+#   RANKS         processes; each with its share of the cores, or with a GPU if the flags below say so (1)
 #   GLOBAL_BATCH  images an iteration, of all ranks together (256)
 #   EPOCHS        passes over the training images; default: the published number of each model
 #   TRAIN_IMAGES, VAL_IMAGES   of ILSVRC 2012 (1281167, 50000)
 #   TEST_BATCH    images a pass of the test net; must divide VAL_IMAGES (50)
-#   DTRAIN_FLAGS  more words for dtrain train, such as "--metrics-port 9700"
+#   DTRAIN_FLAGS  more words for dtrain train, such as "-gpu all --precision bf16 --metrics-port 9700"
+#   TEST_FLAGS    more words for dtrain test, such as "-gpu all"
 
 here="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 root="$(cd -- "$here/../.." && pwd -P)"
@@ -42,13 +43,20 @@ whole_number() {
   [[ "${!1}" =~ ^[1-9][0-9]*$ ]] || fail "$1 must be a whole number from 1, got ${!1}"
 }
 
-# The words of a command line: MODEL and, anywhere, --dry-run; the rest is left in `words`.
+# The words of a command line: MODEL and, anywhere, --dry-run or --help; the rest is left in `words`.
 read_words() {
   local word
   words=()
   for word in "$@"; do
     if [[ "$word" == --dry-run ]]; then
       dry_run=yes
+    elif [[ "$word" == --help || "$word" == -h ]]; then
+      sed -n '2,/^$/ s/^# \{0,1\}//p' "$0"
+      printf '\nSettings:\n'
+      sed -n '3,/^$/ s/^# \{0,1\}//p' "$here/settings.sh"
+      exit 0
+    elif [[ "$word" == -* ]]; then
+      fail "a flag must be --dry-run or --help, got $word"
     elif [[ -z "$model" ]]; then
       model="$word"
     else
