@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from dtrain.errors import BackendError
 from dtrain.kernels.cpu import backend as cpu_backend
 from dtrain.kernels.cpu.backend import CpuBackend
+from dtrain.kernels.cpu.onednn import memory
 from dtrain.layers.layer import Scope
 from dtrain.net import Net
 from dtrain.plan import Plan
@@ -29,13 +32,17 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 
 
 @pytest.fixture
-def no_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_onednn(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine that oneDNN's wheel is not made for."""
 
     def refuse() -> None:
         raise BackendError("oneDNN: the package onednn-cpu-gomp must be installed, got none")
 
     monkeypatch.setattr(cpu_backend.dnnl, "Engine", refuse)
+    monkeypatch.setattr(memory, "library", refuse)
+    memory.plain.cache_clear()
+    yield
+    memory.plain.cache_clear()
 
 
 def losses(backend: CpuBackend) -> list[float]:

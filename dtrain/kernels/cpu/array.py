@@ -94,7 +94,8 @@ class CpuArray(CpuStorage):
 
     def match_layout(self, other: SyncedArray) -> None:
         assert isinstance(other, CpuStorage)
-        self.offer_layout(other.desc)
+        if self.layout is not None or other.layout is not None:  # two in Caffe's order need no oneDNN
+            self.offer_layout(other.desc)
 
     def bind(self, buffer: Buffer) -> None:
         assert buffer.shape == (self.native_size,), "a parameter's slice has its native size"
