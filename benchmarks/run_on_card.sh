@@ -72,7 +72,8 @@ done
 
 stage versions 20 "$PYTHON" -c '
 import importlib.metadata, subprocess
-names = ["numpy", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cudnn-frontend", "nvidia-cudnn-cu13", "torch"]
+names = ["numpy", "numba", "cupy-cuda13x", "cupy-cuda12x", "nvidia-cudnn-frontend", "nvidia-cudnn-cu13"]
+names += ["nvmath-python", "cuda-core", "cuda-bindings", "nvidia-cublas", "nvidia-nccl-cu13", "mpich", "torch"]
 for name in names:
     try:
         print(name, importlib.metadata.version(name))
@@ -84,9 +85,10 @@ try:
 except (OSError, subprocess.CalledProcessError) as error:
     print("nvidia-smi:", error)
 '
-# A fault of one kernel may fail all that comes behind it in the process, so failures are bounded.
+# A fault of one kernel may fail all that comes behind it in the process, so failures are bounded. Libraries of
+# other versions than the project's own checks have may warn while the tests are collected.
 wanted tests && stage tests "$TESTS_S" "$PYTHON" -m pytest tests/gpu -q -p no:cacheprovider --tb=short \
-    --maxfail=300 --continue-on-collection-errors --report "$OUT/tests_table.txt"
+    -W default --maxfail=300 --continue-on-collection-errors --report "$OUT/tests_table.txt"
 wanted gpu && stage gpu "$BENCH_S" "$PYTHON" -m benchmarks.gpu --budget-s $((BENCH_S * 15 / 16)) \
     --json "$OUT/gpu.json" "$@"
 wanted sanitize && stage sanitize "$SANITIZE_S" "$PYTHON" -m benchmarks.sanitize \

@@ -37,8 +37,8 @@ def backend_on(card: CupyDevice, precision: str, channels_last: bool) -> CudaBac
     return backend
 
 
-@pytest.mark.parametrize("autotune", [False, True])
-@pytest.mark.parametrize("channels_last", [False, True])
+# Many plans of 16 bits are compiled when they are built, so timed ones in the order that a plan takes suffice.
+@pytest.mark.parametrize(("channels_last", "autotune"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("precision", BY_CUDNN)
 @pytest.mark.parametrize("name", NAMES)
 def test_cudnn_gives_what_the_cpu_gives(
