@@ -37,7 +37,7 @@ def backend_on(card: CupyDevice, precision: str, channels_last: bool) -> CudaBac
     return backend
 
 
-# Many plans of 16 bits are compiled when they are built, so timed ones in the order that a plan takes suffice.
+# Plans of 16 bits are compiled as they are built: they are timed in the order that a plan takes alone.
 @pytest.mark.parametrize(("channels_last", "autotune"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("precision", BY_CUDNN)
 @pytest.mark.parametrize("name", NAMES)
