@@ -54,6 +54,7 @@ def test_fifty_captures_of_other_shapes_take_no_more_memory(
     device: CupyDevice, make_backend: MakeBackend
 ) -> None:
     solver = solver_of("lenet", make_backend("fp32"), planned=True)
+    solver.param.base_lr = 1e-4  # each shape has labels of its own for the same images: fast steps diverge
     replayer = solver.net.replayer
     assert isinstance(replayer, GraphReplayer)
 
