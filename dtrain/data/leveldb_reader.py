@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any, final
 
@@ -44,11 +44,20 @@ class LevelDbReader(DatumReader):
         try:
             self._database: Any = module.DB(source, create_if_missing=False)
         except (module.Error, OSError) as error:
+            told = _told(error)
+            if "IO error: lock " not in told:
+                raise DataError(f"{source}: must be a readable LevelDB, got {told}") from error
             raise DataError(
-                f"{source}: must be a LevelDB that no other process has open, got {error}; for several ranks "
+                f"{source}: must be a LevelDB that no other process has open, got {told}; for several ranks "
                 "`dtrain convert records` makes an LMDB of it"
             ) from error
-        self._keys: list[bytes] = list(self._database.iterator(include_value=False))
+        try:
+            self._keys = _keys_of(self._database)
+        except module.Error as error:
+            self.close()
+            raise DataError(
+                f"{source}: all keys must be readable, got {_told(error)}; copy or convert it again"
+            ) from error
         if not self._keys:
             self.close()
             raise DataError(f"{source}: must hold at least one record, got an empty database")
@@ -64,10 +73,36 @@ class LevelDbReader(DatumReader):
     def datums(self, indices: Indices) -> Iterator[Messages]:
         if self._database.closed:
             raise DataError(f"{self.name}: the reader must be open, got a read after close")
-        yield located([memoryview(self._database.get(self._keys[index])) for index in indices.tolist()])
+        yield located([memoryview(self._value(index)) for index in indices.tolist()])
+
+    def _value(self, index: int) -> bytes:
+        try:
+            value: bytes | None = self._database.get(self._keys[index])
+        except leveldb().Error as error:
+            raise DataError(f"{self.where(index)}: must be readable, got {_told(error)}") from error
+        if value is None:
+            raise DataError(f"{self.where(index)}: must be there as when it was opened, got none")
+        return value
 
     def where(self, index: int) -> str:
         return f"{self.name}: record {index} (key {self._keys[index].decode(errors='replace')})"
 
     def close(self) -> None:
         self._database.close()
+
+
+def _keys_of(database: Any) -> list[bytes]:
+    """In their order. A raw iterator raises where a file is cut; the plain one takes that for the end."""
+    keys = []
+    with closing(database.raw_iterator()) as cursor:
+        cursor.seek_to_first()
+        while cursor.valid():
+            keys.append(cursor.key())
+            cursor.next()
+    return keys
+
+
+def _told(error: Exception) -> str:
+    """LevelDB's errors are bytes."""
+    text = error.args[0] if error.args else ""
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(error)
