@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a command imports what it runs, so that others start soon
     from dtrain.data.inspect import Summary
 
 BAD_STATUS: Final = 2  # some records are bad; 1 says that the source itself cannot be opened
+INFO_FAULTS: Final = 3  # that `info` tells; `check` tells more
 SHOWN: Final = 10  # kinds of labels or shapes that are listed
 
 Source: TypeAlias = Annotated[
@@ -75,6 +76,7 @@ def info(source: Source, backend: Backend = "", list_file: ListFile = "") -> Non
         typer.echo(f"{items.source}: {len(items)} records")
     finally:
         items.close()
+    tell_faults(summary, INFO_FAULTS)
     tell(summary, f"of {summary.records} records looked at")
     raise typer.Exit(BAD_STATUS if summary.bad else 0)
 
@@ -97,10 +99,7 @@ def check(
             summary = check_all(items, threads=threads or os.cpu_count() or 1, progress=progress)
     finally:
         items.close()
-    for fault in summary.faults:
-        typer.echo(f"bad: {fault}")
-    if summary.bad > len(summary.faults):
-        typer.echo(f"bad: and {summary.bad - len(summary.faults)} more")
+    tell_faults(summary, len(summary.faults))
     typer.echo(f"{items.source}: {summary.records} records, {summary.bad} of them bad")
     tell(summary, "of all good records")
     raise typer.Exit(BAD_STATUS if summary.bad else 0)
@@ -111,6 +110,15 @@ def opened(source: str, backend: str, list_file: str) -> Items:
     from dtrain.data.inspect import open_any
 
     return open_any(source, backend.upper(), list_file)
+
+
+def tell_faults(summary: Summary, most: int) -> None:
+    """The first bad records, a line each, and how many more there are."""
+    told = summary.faults[:most]
+    for fault in told:
+        typer.echo(f"bad: {fault}")
+    if summary.bad > len(told):
+        typer.echo(f"bad: and {summary.bad - len(told)} more")
 
 
 def tell(summary: Summary, what: str) -> None:

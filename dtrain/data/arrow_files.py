@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import os
@@ -17,6 +18,8 @@ from dtrain.data.file_length import FileLength
 from dtrain.errors import DataError
 
 SUFFIXES = (".arrow", ".feather", ".parquet")
+_MAGIC = {b"PAR1": "a Parquet file", b"ARRO": "an Arrow file"}  # the first four bytes
+_DENIED = os.strerror(errno.EACCES)  # what Arrow wraps in its own words
 _WILD = "*?["
 
 
@@ -58,13 +61,18 @@ def chunks_of(source: str) -> list[Chunk]:
     """Every chunk that has rows, in the order of the files' names; only the files' indices are read."""
     chunks: list[Chunk] = []
     for file in _find(source):
+        start = b""
         try:
             with file.open() as opened:
-                is_parquet = opened.read(4) == b"PAR1"
-            chunks += _parquet_chunks(file) if is_parquet else _ipc_chunks(file, source)
+                start = opened.read(4)
+            chunks += _parquet_chunks(file) if start == b"PAR1" else _ipc_chunks(file, source)
+        except PermissionError as error:
+            raise DataError(f"{file.name}: must be readable, got {_DENIED}") from error
         except (pa.ArrowException, OSError, ValueError) as error:
+            kind = _MAGIC.get(start)
+            hint = f"; it begins as {kind}: if it was cut, copy or convert it again" if kind else ""
             raise DataError(
-                f"{file.name}: must be an Arrow IPC file or a Parquet file, got {error}"
+                f"{file.name}: must be an Arrow IPC file or a Parquet file, got {error}{hint}"
             ) from error
     if not chunks:
         raise DataError(f"{without_secret(source)}: must hold at least one row, got none")
@@ -202,7 +210,10 @@ def _find_in(filesystem: Any, path: str, source: str, scheme: str = "") -> list[
         if info.type != fs.FileType.Directory:
             raise DataError(f"{source}: must be an Arrow or Parquet file, or a folder, got no such path")
     folder = path[: min(path.find(c) for c in _WILD if c in path)].rpartition("/")[0] if is_pattern else path
-    entries = filesystem.get_file_info(fs.FileSelector(folder, recursive=is_pattern))
+    try:
+        entries = filesystem.get_file_info(fs.FileSelector(folder, recursive=is_pattern))
+    except PermissionError as error:
+        raise DataError(f"{source}: folder must be readable, got {_DENIED}") from error
     names = sorted(info.path for info in entries if info.type == fs.FileType.File)
     if is_pattern:
         found = [name for name in names if fnmatch.fnmatch(name, path)]

@@ -9,6 +9,7 @@ from typing import final
 import numpy as np
 
 from dtrain.data.hdf5_rows import Hdf5Rows
+from dtrain.data.listing import names_in
 from dtrain.data.reader import Reader
 from dtrain.data.record import Record
 from dtrain.errors import DataError
@@ -19,11 +20,14 @@ SUFFIXES = (".h5", ".hdf5")
 def holds_hdf5(source: str) -> bool:
     """Whether the source is an HDF5 file, a folder of them, or a text file that lists them."""
     if os.path.isdir(source):
-        return any(name.endswith(SUFFIXES) for name in os.listdir(source))
+        return any(name.endswith(SUFFIXES) for name in names_in(source))
     if not source.endswith((".txt", ".lst")) or not os.path.isfile(source):
         return source.endswith(SUFFIXES)
-    with open(source, encoding="utf-8", errors="replace") as file:
-        return file.readline().rstrip().endswith(SUFFIXES)
+    try:
+        with open(source, encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip().endswith(SUFFIXES)
+    except OSError as error:
+        raise DataError(f"{source}: must be a readable list, got {error.strerror}") from error
 
 
 @final
@@ -34,8 +38,9 @@ class Hdf5Reader(Reader):
         self.name = source
         files = None
         if os.path.isdir(source):
-            names = sorted(name for name in os.listdir(source) if name.endswith(SUFFIXES))
-            files = [os.path.join(source, name) for name in names]
+            files = [os.path.join(source, name) for name in names_in(source) if name.endswith(SUFFIXES)]
+            if not files:
+                raise DataError(f"{source}: must hold {' or '.join(SUFFIXES)} files, got none")
         elif source.endswith(SUFFIXES):
             files = [source]
         self._rows = Hdf5Rows(source, ("data", "label"), files)

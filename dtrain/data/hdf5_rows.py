@@ -40,6 +40,7 @@ class Hdf5Rows:
         """names: the datasets, as many rows in each; files: those that the text file `source` names."""
         self.name = source
         self.names = tuple(names)
+        self._is_list = files is None
         self.files = _read_list(source) if files is None else list(files)
         self.shapes: list[tuple[int, ...]] = []
         """Of one row of each dataset."""
@@ -47,7 +48,7 @@ class Hdf5Rows:
         """Of the values of each dataset of the first file."""
         counts = []
         for path in self.files:
-            with _open(path, source) as file:
+            with self._open(path) as file:
                 counts.append(self._check(file, path))
         self.ends: Numbers = np.cumsum(np.array(counts, np.int64))
         self._length: FileLength | None = None
@@ -130,11 +131,22 @@ class Hdf5Rows:
     def _opened(self, path: str) -> Any:
         if self._length is None or path != self._length.path:
             self.close()
-            self._file = _open(path, self.name)
+            self._file = self._open(path)
             self._length = FileLength(self.name, path)
         else:
             self._length.check()
         return self._file
+
+    def _open(self, path: str) -> Any:
+        try:
+            return hdf5().File(path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            if not self._is_list:
+                raise DataError(f"{path}: must be a readable HDF5 file, got {why}") from error
+            raise DataError(
+                f"{self.name}: must list HDF5 files, got {path}: {why} (seen from {os.getcwd()})"
+            ) from error
 
     def close(self) -> None:
         """Give back the open file; `read` opens it again."""
@@ -161,15 +173,6 @@ def _rows_of(dataset: Any, wanted: Numbers) -> npt.NDArray[Any]:
     different, back = np.unique(wanted, return_inverse=True)
     chosen: npt.NDArray[Any] = dataset[different]
     return chosen[back]
-
-
-def _open(path: str, source: str) -> Any:
-    try:
-        return hdf5().File(path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
-    except OSError as error:
-        raise DataError(
-            f"{source}: must list HDF5 files, got {path}: {error} (seen from {os.getcwd()})"
-        ) from error
 
 
 def _read_list(source: str) -> list[str]:

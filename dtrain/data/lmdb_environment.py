@@ -32,6 +32,8 @@ class Environment:
     def __init__(self, source: str) -> None:
         self.source = source
         self._mapped = FileLength(source, _path_of(source))
+        if self._mapped.num_bytes == 0:
+            raise DataError(f"{source}: must be an LMDB, got an empty file; copy or convert it again")
         try:
             self._env: Any = lmdb.open(
                 source, subdir=os.path.isdir(source), readonly=True, lock=False, create=False, readahead=True

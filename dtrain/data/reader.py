@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dtrain.data.datum_scan import Messages
+from dtrain.data.listing import names_in
 from dtrain.data.record import Record
 from dtrain.errors import DataError, unknown_name
 
@@ -78,7 +79,7 @@ def shards_of(source: str) -> list[str]:
     """The LMDBs in a folder that is none itself, in the order of their names."""
     if not os.path.isdir(source) or os.path.exists(os.path.join(source, LMDB_FILE)):
         return []
-    folders = (os.path.join(source, name) for name in sorted(os.listdir(source)))
+    folders = (os.path.join(source, name) for name in names_in(source))
     return [folder for folder in folders if os.path.exists(os.path.join(folder, LMDB_FILE))]
 
 

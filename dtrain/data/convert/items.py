@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dtrain.data.image_list import read_bytes, read_list
+from dtrain.data.listing import names_in, unlisted
 from dtrain.data.reader import Reader
 from dtrain.data.record import Pixels, Record
 from dtrain.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+LIST = "list.txt"
+"""What the list of names and labels is called that a conversion writes beside files."""
 _NESTED = 2  # tars in a tar are looked into, as the training images of ILSVRC come
 
 
@@ -65,25 +68,29 @@ class ReaderItems(Items):
 class FileItems(Items):
     """Encoded images in files: those of a list, or of a folder with a subfolder for each class."""
 
-    def __init__(self, source: str, root: str, entries: list[tuple[str, int]]) -> None:
-        """entries: paths after `root`, which is put before them as text, and labels."""
+    def __init__(
+        self, source: str, root: str, entries: list[tuple[str, int]], *, is_list: bool = False
+    ) -> None:
+        """entries: paths after `root`, which is put before them as text, and labels; of a list its lines."""
         self.source = source
+        self._is_list = is_list
         self._root = root
         self._entries = entries
 
     @classmethod
     def of_list(cls, list_file: str, root: str) -> FileItems:
         """The lines `path label` of a file."""
-        return cls(list_file, root, read_list(list_file))
+        return cls(list_file, root, read_list(list_file), is_list=True)
 
     @classmethod
     def of_folder(cls, folder: str, classes: list[str] | None = None) -> FileItems:
         """FOLDER/CLASS/.../NAME.jpg, sorted; labels count the classes given, or found, in their order."""
-        found = sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name)))
+        inside = names_in(folder)
+        found = [name for name in inside if os.path.isdir(os.path.join(folder, name))]
         labels = labels_of(found, classes, folder)
         entries = []
         for name in found:
-            for inner, folders, files in os.walk(os.path.join(folder, name)):
+            for inner, folders, files in os.walk(os.path.join(folder, name), onerror=_raise):
                 folders.sort()
                 near = os.path.relpath(inner, folder)
                 entries += [
@@ -92,7 +99,9 @@ class FileItems(Items):
                     if file.lower().endswith(IMAGE_SUFFIXES)
                 ]
         if not entries:
-            raise DataError(f"{folder}: must hold images as CLASS/NAME.jpg or .png, got none")
+            loose = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in inside)
+            got = f"{loose} outside any folder of a class; --list tells their labels" if loose else "none"
+            raise DataError(f"{folder}: must hold a data set, or images as CLASS/NAME.jpg or .png, got {got}")
         return cls(folder, folder.rstrip("/") + "/", entries)
 
     def __len__(self) -> int:
@@ -101,7 +110,8 @@ class FileItems(Items):
     def read(self, index: int) -> Record:
         name, label = self._entries[index]
         path = self._root + name
-        return Record(path, (float(label),), encoded=read_bytes(path, self.source))
+        where = f"{self.source}:{index + 1}" if self._is_list else self.source
+        return Record(path, (float(label),), encoded=read_bytes(path, where))
 
     def name_of(self, index: int) -> str:
         return self._entries[index][0]
@@ -157,7 +167,9 @@ class TarItems(Items):
             self._descriptor = os.open(path, os.O_RDONLY)
             with open(path, "rb") as file:
                 members = list(_members(file, 0, "", _NESTED))
-        except (OSError, tarfile.TarError, EOFError) as error:
+        except OSError as error:
+            raise DataError(f"{path}: must be readable, got {error.strerror}") from error
+        except (tarfile.TarError, EOFError) as error:
             raise DataError(
                 f"{path}: must be a tar file that is not compressed, got {error}; gunzip it first"
             ) from error
@@ -193,6 +205,10 @@ class TarItems(Items):
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _raise(error: OSError) -> None:
+    raise unlisted(str(error.filename), error) from error
 
 
 def _members(file: IO[bytes], offset: int, prefix: str, depth: int) -> list[tuple[str, int, int]]:

@@ -62,9 +62,10 @@ def read_idx(path: str, ndim: int) -> npt.NDArray[np.uint8]:
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: must be readable, got {error}") from error
-    header = np.frombuffer(content[: 4 * (ndim + 1)], ">u4")
-    if len(header) != ndim + 1 or int(header[0]) != _MAGIC[ndim]:
-        got = int(header[0]) if len(header) else "an empty file"
+    whole = len(content) >= 4 * (ndim + 1)
+    header = np.frombuffer(content[: 4 * (ndim + 1)], ">u4") if whole else np.zeros(0, ">u4")
+    if not whole or int(header[0]) != _MAGIC[ndim]:
+        got = int(header[0]) if whole else f"a file of {len(content)} bytes"
         raise DataError(f"{path}: must be an idx file with magic number {_MAGIC[ndim]}, got {got}")
     shape = tuple(int(extent) for extent in header[1:])
     values = np.frombuffer(content, np.uint8, offset=4 * (ndim + 1))

@@ -11,7 +11,7 @@ import numpy as np
 
 from dtrain.data.convert.annotated_items import MessageItems
 from dtrain.data.convert.arrow_writer import write_arrow
-from dtrain.data.convert.items import FileItems, Items, ReaderItems
+from dtrain.data.convert.items import LIST, FileItems, Items, ReaderItems
 from dtrain.data.convert.leveldb_writer import write_leveldb
 from dtrain.data.convert.lmdb_writer import write_lmdb
 from dtrain.data.convert.safe_file import SafeFile
@@ -32,7 +32,6 @@ WHOLE: Final = ("leveldb", "images")
 MESSAGES: Final = ("lmdb", "leveldb")
 """Formats whose records are messages of any kind."""
 SUFFIX: Final = {"arrow": ".arrow", "parquet": ".parquet", "hdf5": ".h5"}
-LIST: Final = "list.txt"
 
 _KEY_BYTES = 511  # LMDB's longest key
 _ROWS, _CHUNK_ROWS = 256, 16  # of HDF5 that are written at once, and that lie together

@@ -23,14 +23,13 @@ from typing import final
 import numpy as np
 
 from dtrain.data.convert.annotated_items import MessageItems, reader_of_boxes
-from dtrain.data.convert.items import Items
+from dtrain.data.convert.items import LIST, Items
 from dtrain.data.convert.lmdb_writer import Progress, refuse_existing
 from dtrain.data.convert.order import shuffled_order
 from dtrain.data.convert.recode import Recode
 from dtrain.data.convert.shard_formats import (
     ALONE,
     FORMATS,
-    LIST,
     MESSAGES,
     SUFFIX,
     WHOLE,

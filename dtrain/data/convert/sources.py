@@ -6,14 +6,25 @@ import os
 
 import numpy as np
 
-from dtrain.data.convert.items import ArrayItems, FileItems, Items, ReaderItems, TarItems, read_classes
+from dtrain.data.convert.items import (
+    IMAGE_SUFFIXES,
+    LIST,
+    ArrayItems,
+    FileItems,
+    Items,
+    ReaderItems,
+    TarItems,
+    read_classes,
+)
 from dtrain.data.convert.mnist import read_idx
 from dtrain.data.hdf5_reader import holds_hdf5
 from dtrain.data.image_list import read_list
+from dtrain.data.listing import names_in
 from dtrain.data.reader import backend_of, open_reader
 from dtrain.errors import ConfigError, DataError
 
 _CIFAR_IMAGE_BYTES = 3 * 32 * 32
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")  # TarItems says what to do with compressed ones
 _ARROW = (".arrow", ".feather", ".parquet")
 
 
@@ -32,7 +43,7 @@ def open_items(source: str, *, backend: str = "", list_file: str = "", classes_f
         if any(c in source for c in "*?[,"):
             return ReaderItems(open_reader(source, "ARROW"))
         raise DataError(f"{source}: must exist, got no such path (seen from {os.getcwd()})")
-    if source.endswith(".tar"):
+    if source.endswith(_TARS):
         return TarItems(source, classes, dict(read_list(list_file)) if list_file else None)
     if holds_hdf5(source):
         return ReaderItems(open_reader(source, "HDF5"))
@@ -46,14 +57,21 @@ def open_items(source: str, *, backend: str = "", list_file: str = "", classes_f
     if os.path.isdir(source) and _has_images(source):
         if list_file:
             return FileItems.of_list(list_file, source.rstrip("/") + "/")
+        own_list = os.path.join(source, LIST)
+        if classes is None and os.path.isfile(own_list) and _has_loose_images(source):
+            return FileItems.of_list(own_list, source.rstrip("/") + "/")
         return FileItems.of_folder(source, classes)
     return ReaderItems(open_reader(source, backend_of(source)))
 
 
 def _has_images(folder: str) -> bool:
     """Whether the folder is none of the databases."""
-    inside = os.listdir(folder)
-    return backend_of(folder) == "ARROW" and not any(name.endswith(_ARROW) for name in inside)
+    return backend_of(folder) == "ARROW" and not any(name.endswith(_ARROW) for name in names_in(folder))
+
+
+def _has_loose_images(folder: str) -> bool:
+    """Whether images lie in no folder of a class, as `dtrain convert records --to images` writes them."""
+    return any(name.lower().endswith(IMAGE_SUFFIXES) for name in names_in(folder))
 
 
 def _of_arrays(source: str, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], labels: object) -> Items:
@@ -67,8 +85,11 @@ def _of_arrays(source: str, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint
 
 def _cifar(source: str) -> Items:
     """A binary batch of CIFAR-10 (one label byte) or CIFAR-100 (coarse and fine label: the fine counts)."""
-    with open(source, "rb") as file:
-        content = np.frombuffer(file.read(), np.uint8)
+    try:
+        with open(source, "rb") as file:
+            content = np.frombuffer(file.read(), np.uint8)
+    except OSError as error:
+        raise DataError(f"{source}: must be readable, got {error.strerror}") from error
     for label_bytes in (1, 2):
         row_bytes = label_bytes + _CIFAR_IMAGE_BYTES
         if content.size and content.size % row_bytes == 0:
