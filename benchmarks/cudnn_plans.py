@@ -68,7 +68,7 @@ class Graphs:
             yield "forward", [*fused, graphs.forward]
             if layer.needs_dx:
                 yield "gradient of the input", [graphs.image_gradient]
-        yield "gradient of the weights", [partial(graphs.weights_gradient, t) for t in reversed(types)]
+        yield "gradient of the weights", [partial(graphs.weights_gradient, t) for t in types]
 
     def _norm(self, what: str, layer: Planned, draw: Callable[[Draft, Planned], None]) -> Graph:
         return self.cudnn.graph((what, layer), self._form, False, lambda draft: draw(draft, layer))
