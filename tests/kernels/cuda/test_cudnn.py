@@ -252,6 +252,18 @@ def test_timed_plans_give_what_the_cpu_gives(name: str, precision: str) -> None:
     assert {1, 2} <= {plan for graph in module.graphs for plan in graph.ran}
 
 
+def test_plans_are_timed_of_graphs_in_one_type() -> None:
+    """The engine that gives gradients of weights in float32 is compiled for each of them, timed or not."""
+    module = NumpyCudnn()
+    backend = backend_of(module, "bf16", True)
+    backend.cudnn.autotune = True
+    run, _, x = passes_on(backend)
+    del x
+    run()
+    made = [(name, tensor.kind) for graph in module.graphs for name, tensor, _, _ in graph._operations]
+    assert {kind for name, kind in made if name == "conv_wgrad"} == {"BFLOAT16"}
+
+
 # -- captures
 
 

@@ -109,34 +109,22 @@ class Convolving:
         """weights_diff += the gradient; False where cuDNN has no engine.
 
         It is asked for in the form's type: one engine alone gives float32 for 16 bits, it is compiled when it
-        is planned, and is taken where there is no other, or where it is timed to be faster.
+        is planned, a third of a second each, and is taken where there is no other.
         """
+        gradient = self._graphs.weights_gradient
         types = dict.fromkeys((self._graphs.form.type, ValueType.FLOAT32))
-        known: list[ValueType] = []
-        for values in types:
-            if not known or self._backend.cudnn.autotune:
-                known += [values] if is_planned(partial(self._graphs.weights_gradient, values)) else []
-        if not known:
+        values = next((kind for kind in types if is_planned(partial(gradient, kind))), None)
+        if values is None:
             return False
         form, count = self._graphs.form, weights_diff.size
         sides: dict[int, Access | Buffer] = {IMAGE: read(image, form=form), RESULT: read(result, form=form)}
-        room = self._backend.workspace(count)  # of float32, as large as any of the types needs
-
-        def into_room(values: ValueType) -> None:
-            run(self._graphs.weights_gradient(values), {**sides, WEIGHTS: seen_as(room, values, count)})
-
-        ways = [partial(into_room, values) for values in known]
-        values = known[self._backend.cudnn.fastest(("weights' gradient", self._graphs.key), ways)]
         if weights_diff.is_clear and values is ValueType.FLOAT32:
-            run(self._graphs.weights_gradient(values), {**sides, WEIGHTS: write(weights_diff)})
+            run(gradient(values), {**sides, WEIGHTS: write(weights_diff)})
             return True
-        into_room(values)
+        # the workspace is of float32, as large as any of the types needs
+        room = self._backend.workspace(count).view(values.storage)[:count]
+        run(gradient(values), {**sides, WEIGHTS: room})
         target = write(weights_diff) if weights_diff.is_clear else update(weights_diff)
         kernels = self._backend.kernels("cudnn.cu", values)
-        kernels.each("add_widened", count, seen_as(room, values, count), target, int(target.reads))
+        kernels.each("add_widened", count, room, target, int(target.reads))
         return True
-
-
-def seen_as(room: Buffer, values: ValueType, count: int) -> Buffer:
-    """The first so many values of a buffer of float32, as another type."""
-    return room.view(values.storage)[:count]
