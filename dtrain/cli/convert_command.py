@@ -117,8 +117,10 @@ def imageset(
     backend: Annotated[
         str, typer.Option("--backend", metavar="NAME", help="The database's kind: lmdb or leveldb.")
     ] = "lmdb",
-    resize_width: Annotated[int, typer.Option("--resize-width", metavar="N", help="0: as it is.")] = 0,
-    resize_height: Annotated[int, typer.Option("--resize-height", metavar="N", help="0: as it is.")] = 0,
+    resize_width: Annotated[int, typer.Option("--resize-width", metavar="N", min=0, help="0: as it is.")] = 0,
+    resize_height: Annotated[
+        int, typer.Option("--resize-height", metavar="N", min=0, help="0: as it is.")
+    ] = 0,
     check_size: Annotated[
         bool, typer.Option("--check-size", help="All images must have the size of the first.")
     ] = False,
@@ -189,13 +191,18 @@ def records(
         ),
     ] = "",
     short_side: Annotated[
-        int, typer.Option("--short-side", metavar="N", help="Shrink larger images to this shorter side.")
+        int,
+        typer.Option("--short-side", metavar="N", min=0, help="Shrink larger images to this shorter side."),
     ] = 0,
-    resize_width: Annotated[int, typer.Option("--resize-width", metavar="N", help="0: as it is.")] = 0,
-    resize_height: Annotated[int, typer.Option("--resize-height", metavar="N", help="0: as it is.")] = 0,
-    quality: Annotated[int, typer.Option("--quality", metavar="N", help="Of JPEGs of a new size.")] = 95,
+    resize_width: Annotated[int, typer.Option("--resize-width", metavar="N", min=0, help="0: as it is.")] = 0,
+    resize_height: Annotated[
+        int, typer.Option("--resize-height", metavar="N", min=0, help="0: as it is.")
+    ] = 0,
+    quality: Annotated[
+        int, typer.Option("--quality", metavar="N", min=0, max=100, help="Of JPEGs that are written anew.")
+    ] = 95,
     raw: Annotated[bool, typer.Option("--raw", help="Store pixels instead of encoded images.")] = False,
-    gray: Annotated[bool, typer.Option("--gray", help="Decode to one channel.")] = False,
+    gray: Annotated[bool, typer.Option("--gray", help="Write all images with one channel.")] = False,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Write in one fixed shuffled order.")] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the shuffle.")] = 1,
     threads: Annotated[
@@ -270,18 +277,28 @@ def annotated(
 def mean(
     source: Annotated[str, typer.Argument(metavar="DB", help="The database.")],
     out: Annotated[str, typer.Argument(metavar="FILE", help="The mean, such as mean.binaryproto.")],
-    backend: Annotated[str, typer.Option("--backend", help="The database's kind.")] = "lmdb",
+    backend: Annotated[
+        str,
+        typer.Option(
+            "--backend",
+            metavar="NAME",
+            help="The database's kind; default: by what lies there.",
+            show_default=False,
+        ),
+    ] = "",
     overwrite: Overwrite = False,
 ) -> None:
     """The mean image of a database, as Caffe's compute_image_mean."""
     from dtrain.data.convert.lmdb_writer import refuse_existing
     from dtrain.data.convert.mean import compute_mean
+    from dtrain.data.reader import backend_of
 
     refuse_existing(out, overwrite)
     if not Path(out).absolute().parent.is_dir():
         raise ConfigError(f"{out}: folder must exist, got no {Path(out).parent}")
     with progress_bar() as progress:
-        shape = compute_mean(source, out, backend=backend.upper(), progress=progress).shape
+        kind = backend.upper() or (backend_of(source) if os.path.exists(source) else "LMDB")
+        shape = compute_mean(source, out, backend=kind, progress=progress).shape
     typer.echo(f"wrote {out}: mean of shape {' x '.join(map(str, shape))}")
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from dtrain.cli.main import run
+from dtrain.data.decode import decode_image
+from dtrain.data.mean_file import read_mean
 from dtrain.data.reader import open_reader
 from dtrain.errors import DataError
 from tests.cli.running import surroundings
@@ -132,6 +134,64 @@ def test_info_names_the_first_bad_records(classes: Path, capsys: pytest.CaptureF
         f"bad: list.txt:6: {what} imgs/cat/5.png; check root_folder",
         "bad: and 1 more",
     ]
+
+
+@pytest.mark.parametrize(
+    "words", ["--short-side -5", "--quality 101", "--resize-width -1 --resize-height -1"]
+)
+def test_sizes_that_no_image_has_are_wrong_usage(
+    classes: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    assert run(["convert", "records", "imgs", "out", *words.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: command line: Invalid value for '{words.split()[0]}'")
+    assert sorted(os.listdir()) == ["imgs"]
+
+
+@pytest.mark.parametrize("option", ["--list", "--classes"])
+def test_labels_are_told_only_for_what_has_none(
+    classes: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    (classes / "list.txt").write_text("imgs/cat/0.png 0\n")
+    lmdb_of(classes / "db", PIXELS)
+    for source in ("db", "list.txt"):
+        line = fault(["convert", "records", source, "out", option, "list.txt"], capsys)
+        assert line == (
+            f"error: {source}: --list and --classes must be absent where records have labels of their own, "
+            "got list.txt"
+        )
+
+
+@pytest.mark.parametrize("start", ["imgs", "pixels"])
+@pytest.mark.parametrize("words", ["", "--raw", "--short-side 10", "--short-side 99"])
+def test_gray_has_every_image_written_with_one_channel(classes: Path, start: str, words: str) -> None:
+    lmdb_of(classes / "pixels", PIXELS)
+    assert run(["convert", "records", start, "out", "--gray", *words.split()]) == 0
+    reader = open_reader("out", "LMDB")
+    records = [reader.read(n) for n in range(NUM)]
+    reader.close()
+    shape = (1, 10, 12) if words == "--short-side 10" else (1, 20, 24)
+    for record in records:
+        found = record.pixels
+        if start == "imgs" and words != "--raw":
+            assert record.encoded is not None
+            found = decode_image(bytes(record.encoded), "as stored", record.where)
+        assert found is not None
+        assert found.shape == shape
+    if words == "--raw" or (start == "pixels" and words != "--short-side 10"):
+        first = cv2.cvtColor(np.ascontiguousarray(PIXELS[0].transpose(1, 2, 0)), cv2.COLOR_BGR2GRAY)
+        assert records[0].pixels is not None
+        np.testing.assert_array_equal(records[0].pixels[0], first)
+
+
+@pytest.mark.parametrize("kind", ["lmdb", "arrow", "leveldb", "hdf5"])
+def test_the_mean_is_of_what_lies_there(classes: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    raw = ["--raw"] if kind == "hdf5" else []
+    assert run(["convert", "records", "imgs", "out", "--to", kind, *raw]) == 0
+    assert run(["convert", "mean", "out", "mean.binaryproto"]) == 0
+    np.testing.assert_allclose(read_mean("mean.binaryproto"), PIXELS.mean(axis=0), rtol=1e-6)
+    line = fault(["convert", "mean", "absent", "other.binaryproto"], capsys)
+    assert "absent: must be an LMDB, got no such path" in line
 
 
 def leveldb_of(path: Path, num: int) -> Path:

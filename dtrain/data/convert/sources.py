@@ -37,6 +37,18 @@ def open_items(source: str, *, backend: str = "", list_file: str = "", classes_f
     classes = read_classes(classes_file) if classes_file else None
     if list_file and classes_file:
         raise ConfigError("convert: at most one of a list and classes must be given, got both")
+    items = _open(source, backend, list_file, classes)
+    takes_labels = os.path.isdir(source) if isinstance(items, FileItems) else isinstance(items, TarItems)
+    if (list_file or classes_file) and not takes_labels:
+        items.close()
+        raise ConfigError(
+            f"{source}: --list and --classes must be absent where records have labels of their own, got "
+            f"{list_file or classes_file}"
+        )
+    return items
+
+
+def _open(source: str, backend: str, list_file: str, classes: list[str] | None) -> Items:
     if backend:
         return ReaderItems(open_reader(source, backend))
     if "://" not in source and not os.path.exists(source):
