@@ -181,7 +181,8 @@ def test_gray_has_every_image_written_with_one_channel(classes: Path, start: str
     if words == "--raw" or (start == "pixels" and words != "--short-side 10"):
         first = cv2.cvtColor(np.ascontiguousarray(PIXELS[0].transpose(1, 2, 0)), cv2.COLOR_BGR2GRAY)
         assert records[0].pixels is not None
-        np.testing.assert_array_equal(records[0].pixels[0], first)
+        # A decoder of PNGs rounds to grey in its own way.
+        np.testing.assert_allclose(records[0].pixels[0].astype(int), first, atol=1 if start == "imgs" else 0)
 
 
 @pytest.mark.parametrize("kind", ["lmdb", "arrow", "leveldb", "hdf5"])
