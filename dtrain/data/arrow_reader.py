@@ -36,6 +36,7 @@ class ArrowReader(ColumnReader):
         self._starts = self._ends - [chunk.num_rows for chunk in self._chunks]
         self._rows: OrderedDict[int, Rows] = OrderedDict()  # the least recently used first
         self._read_bytes = 0
+        self._form = ""  # of the rows that were loaded first
         self._using, self._loading = threading.Lock(), threading.Lock()
 
     def __len__(self) -> int:
@@ -61,12 +62,6 @@ class ArrowReader(ColumnReader):
         first = next(iter(by_chunk.values()))
         labels = np.empty((len(indices), first.labels.shape[1]), np.float32)
         addresses = np.zeros(len(indices), np.int64)
-        for number, rows in by_chunk.items():
-            if rows.form != first.form:
-                raise DataError(
-                    f"{self._chunks[number].path}: all rows of a source must be alike, "
-                    f"got {rows.form} after {first.form}"
-                )
         for number, rows in by_chunk.items():
             mine = np.flatnonzero(numbers == number)
             wanted = places[mine]
@@ -121,6 +116,11 @@ class ArrowReader(ColumnReader):
     def _load(self, number: int) -> Rows:
         chunk = self._opened()[number]
         rows = Rows(chunk)
+        self._form = self._form or rows.form
+        if rows.form != self._form:
+            raise DataError(
+                f"{chunk.path}: all rows of a source must be alike, got {rows.form} after {self._form}"
+            )
         with self._using:
             self._rows[number] = rows
             if chunk.mapped is None:

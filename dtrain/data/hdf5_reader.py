@@ -44,6 +44,8 @@ class Hdf5Reader(Reader):
         elif source.endswith(SUFFIXES):
             files = [source]
         self._rows = Hdf5Rows(source, ("data", "label"), files)
+        if len(self._rows) == 0:
+            raise DataError(f"{source}: must hold at least one row, got none")
         shape, label_shape = self._rows.shapes
         if len(shape) != 3 or len(label_shape) > 1:
             raise DataError(

@@ -7,10 +7,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dtrain.cli.main import run
@@ -19,7 +23,7 @@ from dtrain.data.mean_file import read_mean
 from dtrain.data.reader import open_reader
 from dtrain.errors import DataError
 from tests.cli.running import surroundings
-from tests.data.sources import images, lmdb_of
+from tests.data.sources import images, jpeg_of, lmdb_of
 
 NUM = 12
 PIXELS = images(NUM, (3, 20, 24))
@@ -193,6 +197,43 @@ def test_the_mean_is_of_what_lies_there(classes: Path, capsys: pytest.CaptureFix
     np.testing.assert_allclose(read_mean("mean.binaryproto"), PIXELS.mean(axis=0), rtol=1e-6)
     line = fault(["convert", "mean", "absent", "other.binaryproto"], capsys)
     assert "absent: must be an LMDB, got no such path" in line
+
+
+def parquet_of(path: Path, labels: Sequence[object]) -> str:
+    jpegs = [jpeg_of(image) for image in PIXELS[: len(labels)]]
+    pq.write_table(pa.table({"image": jpegs, "label": labels}), path)
+    return str(path)
+
+
+def test_a_label_that_no_datum_holds_is_named(classes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = parquet_of(classes / "a.parquet", [0, 2**31])
+    for kind in ("lmdb", "leveldb", "images"):
+        line = fault(["convert", "records", source, "out", "--to", kind], capsys)
+        assert f"{source}: row 1 (record 1): a " in line
+        assert line.endswith("must have a label from -2147483648 to 2147483647, got 2147483648")
+
+
+def test_files_whose_rows_differ_in_form_are_found_before_training_does(
+    classes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (classes / "mixed").mkdir()
+    parquet_of(classes / "mixed" / "a.parquet", [0, 1])
+    parquet_of(classes / "mixed" / "b.parquet", [[0, 1], [2, 3]])
+    assert run(["data", "check", "mixed", "--threads", "1"]) == 2
+    told = (
+        "mixed/b.parquet: all rows of a source must be alike, got encoded images with 2 labels after encoded "
+        "images with 1 labels"
+    )
+    assert capsys.readouterr().out.splitlines()[:3] == [f"bad: {told}"] * 2 + [
+        "mixed: 4 records, 2 of them bad"
+    ]
+    assert fault(["convert", "records", "mixed", "out", "--to", "arrow"], capsys) == f"error: {told}"
+
+
+def test_hdf5_files_without_rows_are_told(classes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with h5py.File("a.h5", "w") as file:
+        file["data"], file["label"] = np.zeros((0, 3, 4, 4)), np.zeros(0)
+    assert fault(["data", "check", "a.h5"], capsys) == "error: a.h5: must hold at least one row, got none"
 
 
 def leveldb_of(path: Path, num: int) -> Path:

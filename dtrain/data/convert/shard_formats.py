@@ -33,6 +33,7 @@ MESSAGES: Final = ("lmdb", "leveldb")
 """Formats whose records are messages of any kind."""
 SUFFIX: Final = {"arrow": ".arrow", "parquet": ".parquet", "hdf5": ".h5"}
 
+_LEAST, _MOST = -(2**31), 2**31 - 1  # an int32 in a Datum, and in Caffe where it reads a list
 _KEY_BYTES = 511  # LMDB's longest key
 _ROWS, _CHUNK_ROWS = 256, 16  # of HDF5 that are written at once, and that lie together
 
@@ -114,6 +115,8 @@ def _whole_label(record: Record, what: str) -> int:
         raise DataError(
             f"{record.where}: {what} must have one whole label, got {record.labels}; write Arrow files"
         )
+    if not _LEAST <= label <= _MOST:
+        raise DataError(f"{record.where}: {what} must have a label from {_LEAST} to {_MOST}, got {label:.0f}")
     return int(label)
 
 
