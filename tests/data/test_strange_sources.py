@@ -230,6 +230,16 @@ def test_files_whose_rows_differ_in_form_are_found_before_training_does(
     assert fault(["convert", "records", "mixed", "out", "--to", "arrow"], capsys) == f"error: {told}"
 
 
+@pytest.mark.parametrize("kind", ["lmdb", "leveldb", "arrow", "parquet", "images", "hdf5"])
+def test_names_of_any_bytes_and_with_spaces_are_converted(classes: Path, kind: str) -> None:
+    strange = os.fsdecode(b"odd/caf\xff")
+    os.makedirs(strange)
+    shutil.copy("imgs/cat/0.png", os.path.join(strange, os.fsdecode(b"a\xfe b.PNG")))
+    raw = ["--raw"] if kind == "hdf5" else []
+    assert run(["convert", "records", "odd", "out", "--to", kind, *raw]) == 0
+    assert run(["data", "check", "out"]) == 0
+
+
 def test_hdf5_files_without_rows_are_told(classes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File("a.h5", "w") as file:
         file["data"], file["label"] = np.zeros((0, 3, 4, 4)), np.zeros(0)

@@ -74,9 +74,9 @@ def _table(rows: list[tuple[str, Record]]) -> Any:
         if labels.shape[1] == 1
         else pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), kind), labels.shape[1])
     )
-    return pa.table(
-        {"name": pa.array([name for name, _ in rows], pa.string()), "image": _images(rows), "label": label}
-    )
+    # A file's name is any bytes; Arrow's text is UTF-8.
+    names = [os.fsencode(name).decode(errors="backslashreplace") for name, _ in rows]
+    return pa.table({"name": pa.array(names, pa.string()), "image": _images(rows), "label": label})
 
 
 def _images(rows: list[tuple[str, Record]]) -> Any:
