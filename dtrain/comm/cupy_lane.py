@@ -22,6 +22,10 @@ class CupyLane(Lane):
         self._cuda: Any = importlib.import_module("cupy").cuda
         self._empty: Any = importlib.import_module("cupy").empty
         self.compute = self._cuda.get_current_stream()
+        self._card = self._cuda.Device()
+
+    def use(self) -> None:
+        self._card.use()
 
     def is_device(self, array: Any) -> bool:
         return not isinstance(array, np.ndarray)

@@ -32,6 +32,10 @@ class Lane(ABC):
     compute: Stream
 
     @abstractmethod
+    def use(self) -> None:
+        """Make the device the calling thread's: in a new thread CUDA's is the first."""
+
+    @abstractmethod
     def is_device(self, array: Any) -> bool:
         """Whether the array lies in the device's memory."""
 

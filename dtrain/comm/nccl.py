@@ -200,7 +200,7 @@ class NcclCommunicator(Communicator):
         self._stream.synchronize()
         self._watch.stop()
         self.inner.barrier()  # nobody leaves while another may still be receiving
-        if not _bounded(self._group.destroy):
+        if not self._ends(self._group.destroy):
             log.warning(
                 "comm: NCCL has not ended in %g s; a CUDA graph that holds its collectives must be released "
                 "before",
@@ -210,7 +210,7 @@ class NcclCommunicator(Communicator):
     def give_up(self) -> None:
         """Stop NCCL's part with whatever is under way, in bounded time."""
         self._watch.stop()
-        _bounded(self._group.abort)
+        self._ends(self._group.abort)
 
     def _join(self) -> Any:
         """NCCL's own communicator; its id travels by MPI."""
@@ -252,13 +252,17 @@ class NcclCommunicator(Communicator):
 
     def _end(self, error: CommError) -> None:
         say(f"error: {error}")
-        _bounded(self._group.abort)  # called by the watch itself, which need not be stopped
+        self._ends(self._group.abort)  # called by the watch itself, which need not be stopped
         self.inner.close(failed=True)
 
+    def _ends(self, call: Callable[[], Any]) -> bool:
+        """Whether the call has returned within LEAVE_S; if not it goes on in a thread of no consequence."""
 
-def _bounded(call: Callable[[], Any]) -> bool:
-    """Whether the call has returned within LEAVE_S; if not it goes on in a thread of no consequence."""
-    thread = threading.Thread(target=call, name="NCCL's end", daemon=True)
-    thread.start()
-    thread.join(LEAVE_S)
-    return not thread.is_alive()
+        def run() -> None:
+            self.lane.use()
+            call()
+
+        thread = threading.Thread(target=run, name="NCCL's end", daemon=True)
+        thread.start()
+        thread.join(LEAVE_S)
+        return not thread.is_alive()

@@ -7,6 +7,7 @@ an order that nothing enforces. NCCL's sums are MPI's, so that ranks are process
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -140,6 +141,13 @@ class Graph:
 
 
 @final
+class Here(threading.local):
+    """What CUDA keeps for each thread."""
+
+    is_current = False
+
+
+@final
 class Machine:
     """`beside_first`: other streams go as far ahead of `compute` as they may, else as far behind.
 
@@ -153,6 +161,8 @@ class Machine:
         self.streams: list[Stream] = []
         self.reached: dict[Event, int] = {}
         self.capture: Capture | None = None
+        self.here = Here()
+        self.here.is_current = True
         self.compute = self.stream()
 
     def stream(self) -> Stream:
@@ -168,6 +178,10 @@ class Machine:
             self.device._queue(call)
         else:
             call()
+
+    def check_thread(self) -> None:
+        if not self.here.is_current:
+            raise CudaError("this thread's card is card 0, on which NCCL would make a context")
 
     def not_in_capture(self, what: str) -> None:
         if self.capture is not None or (self.device is not None and self.device.is_capturing):
@@ -225,6 +239,9 @@ class StandInLane(Lane):
         self.machine = machine
         self.compute = machine.compute
         self.pinned_bytes = 0
+
+    def use(self) -> None:
+        self.machine.here.is_current = True
 
     def is_device(self, array: Any) -> bool:
         return is_device_buffer(array)
@@ -325,9 +342,11 @@ class StandInGroup:
             raise self.nccl.fault
 
     def abort(self) -> None:
+        self.nccl.machine.check_thread()
         self.nccl.calls.append("abort")
 
     def destroy(self) -> None:
+        self.nccl.machine.check_thread()
         self.nccl.calls.append("destroy")
 
     def _sum(self, address: int, count: int, kind: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +39,7 @@ class Card:
         self.current = Stream(non_blocking=True)
         self.copies: list[tuple[int, int]] = []  # stream and kind
         self.registered: list[tuple[int, int, int]] = []
+        self.used: list[int] = []  # threads whose card this is
         self.fault = ""
         runtime = SimpleNamespace(
             memcpyAsync=self.copy,
@@ -51,6 +53,7 @@ class Card:
             Stream=Stream,
             Event=lambda *, disable_timing: SimpleNamespace(disable_timing=disable_timing),
             get_current_stream=lambda: self.current,
+            Device=lambda: SimpleNamespace(use=lambda: self.used.append(threading.get_ident())),
             alloc_pinned_memory=lambda size: bytearray(b"\xff" * -(-size // 512) * 512),
         )
 
@@ -104,6 +107,14 @@ def test_a_number_is_told_on_the_stream_that_is_named(card: Card) -> None:
     assert card.copies == [(beside.ptr, DOWN)]
     assert card.current.waits == 0
     assert lane.event().disable_timing
+
+
+def test_another_thread_may_use_the_card(card: Card) -> None:
+    lane = CupyLane()
+    thread = threading.Thread(target=lane.use)
+    thread.start()
+    thread.join()
+    assert card.used == [thread.ident]
 
 
 def test_memory_that_cannot_be_pinned_gives_the_reason(card: Card) -> None:

@@ -54,7 +54,11 @@ def card_of(monkeypatch: pytest.MonkeyPatch, *, copies_first: bool) -> tuple[Cup
     runtime.hostRegister = lambda pointer, size, flags: None
     cupy.cuda.Stream = stream
     cupy.cuda.get_current_stream = machine.current
-    return CupyDevice(0), SimpleNamespace(at=at)
+
+    def check_thread() -> None:
+        assert machine.here.card == 0, "each thread has a card of its own"
+
+    return CupyDevice(0), SimpleNamespace(at=at, check_thread=check_thread)
 
 
 @pytest.mark.world_size(2)

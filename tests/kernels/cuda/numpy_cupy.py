@@ -13,6 +13,7 @@ import importlib
 import re
 import weakref
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, final
 
@@ -303,8 +304,9 @@ class Cupy:
             compiler=SimpleNamespace(CompileException=CompileException),
             Stream=lambda *, non_blocking=False: Stream(machine, non_blocking=non_blocking),
             Event=lambda *, disable_timing=False: Event(machine, disable_timing=disable_timing),
-            Device=lambda number: SimpleNamespace(
-                use=lambda: setattr(machine.here, "card", number), compute_capability=capability
+            Device=lambda number=None: SimpleNamespace(
+                use=partial(setattr, machine.here, "card", machine.here.card if number is None else number),
+                compute_capability=capability,
             ),
             alloc_pinned_memory=PinnedPool(machine).allocate,
             device=SimpleNamespace(get_cublas_handle=lambda: 1),
