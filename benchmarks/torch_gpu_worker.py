@@ -53,6 +53,8 @@ class TorchSubject(Subject):
         solver = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
         scaler = torch.amp.GradScaler(self._device, enabled=case.precision == "fp16")
         low = AUTOCAST.get(case.precision)
+        if low is not None:
+            images = images.to(low)  # once, as in dtrain, which keeps what it has made of images that stay
 
         def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             with torch.autocast(self._device, dtype=low, enabled=low is not None):
