@@ -15,9 +15,9 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from dtrain.data.file_length import FileLength
+from dtrain.data.reader import ARROW_SUFFIXES
 from dtrain.errors import DataError
 
-SUFFIXES = (".arrow", ".feather", ".parquet")
 _MAGIC = {b"PAR1": "a Parquet file", b"ARRO": "an Arrow file"}  # the first four bytes
 _DENIED = os.strerror(errno.EACCES)  # what Arrow wraps in its own words
 _WILD = "*?["
@@ -218,7 +218,7 @@ def _find_in(filesystem: Any, path: str, source: str, scheme: str = "") -> list[
     if is_pattern:
         found = [name for name in names if fnmatch.fnmatch(name, path)]
     else:
-        found = [name for name in names if name.endswith(SUFFIXES)]
+        found = [name for name in names if name.endswith(ARROW_SUFFIXES)]
     if not found:
         raise DataError(f"{source}: must hold .arrow, .feather or .parquet files, got none")
     return [_File(filesystem, name, scheme) for name in found]

@@ -13,7 +13,7 @@ import numpy as np
 
 from dtrain.data.datum import decode_datum
 from dtrain.data.datum_scan import Messages, located
-from dtrain.data.reader import DatumReader, Indices
+from dtrain.data.reader import LEVELDB_FILE, DatumReader, Indices
 from dtrain.data.record import Record
 from dtrain.errors import BackendError, DataError
 
@@ -41,6 +41,8 @@ class LevelDbReader(DatumReader):
                 f"{source}: must be a LevelDB folder, got no such folder (seen from {os.getcwd()})"
             )
         module = leveldb()
+        if not os.path.isfile(os.path.join(source, LEVELDB_FILE)):  # LevelDB would write into any folder
+            raise DataError(f"{source}: must be a LevelDB folder, got one without a file {LEVELDB_FILE}")
         try:
             self._database: Any = module.DB(source, create_if_missing=False)
         except (module.Error, OSError) as error:

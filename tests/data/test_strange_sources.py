@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -238,6 +239,24 @@ def test_names_of_any_bytes_and_with_spaces_are_converted(classes: Path, kind: s
     raw = ["--raw"] if kind == "hdf5" else []
     assert run(["convert", "records", "odd", "out", "--to", kind, *raw]) == 0
     assert run(["data", "check", "out"]) == 0
+
+
+@pytest.mark.parametrize("named", ["lmdb", "leveldb", "arrow", "hdf5"])
+@pytest.mark.parametrize("kind", ["lmdb", "leveldb", "parquet", "hdf5"])
+def test_a_backend_that_is_not_what_lies_there_is_told_which_is(
+    classes: Path, capsys: pytest.CaptureFixture[str], kind: str, named: str
+) -> None:
+    raw = ["--raw"] if kind == "hdf5" else []
+    assert run(["convert", "records", "imgs", "out", "--to", kind, *raw]) == 0
+    before = sorted(os.listdir("out"))
+    found = "ARROW" if kind == "parquet" else kind.upper()
+    if found == named.upper():
+        assert run(["data", "info", "out", "--backend", named]) == 0
+        return
+    line = fault(["data", "info", "out", "--backend", named], capsys)
+    assert re.match(rf"error: out: backend must be {found} for .*, got {named.upper()}", line), line
+    assert line.endswith("HDF5Data" if kind == "hdf5" else f"; set `backend: {found}`")
+    assert sorted(os.listdir("out")) == before, "LevelDB writes into what it opens"
 
 
 def test_hdf5_files_without_rows_are_told(classes: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,12 +20,11 @@ from dtrain.data.convert.mnist import read_idx
 from dtrain.data.hdf5_reader import holds_hdf5
 from dtrain.data.image_list import read_list
 from dtrain.data.listing import names_in
-from dtrain.data.reader import backend_of, open_reader
+from dtrain.data.reader import backend_of, open_reader, recognised
 from dtrain.errors import ConfigError, DataError
 
 _CIFAR_IMAGE_BYTES = 3 * 32 * 32
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")  # TarItems says what to do with compressed ones
-_ARROW = (".arrow", ".feather", ".parquet")
 
 
 def open_items(source: str, *, backend: str = "", list_file: str = "", classes_file: str = "") -> Items:
@@ -66,7 +65,7 @@ def _open(source: str, backend: str, list_file: str, classes: list[str] | None) 
         return _of_arrays(source, read_idx(source, 3)[:, None], read_idx(labels, 1))
     if source.endswith(".bin"):
         return _cifar(source)
-    if os.path.isdir(source) and _has_images(source):
+    if os.path.isdir(source) and not recognised(source):
         if list_file:
             return FileItems.of_list(list_file, source.rstrip("/") + "/")
         own_list = os.path.join(source, LIST)
@@ -74,11 +73,6 @@ def _open(source: str, backend: str, list_file: str, classes: list[str] | None) 
             return FileItems.of_list(own_list, source.rstrip("/") + "/")
         return FileItems.of_folder(source, classes)
     return ReaderItems(open_reader(source, backend_of(source)))
-
-
-def _has_images(folder: str) -> bool:
-    """Whether the folder is none of the databases."""
-    return backend_of(folder) == "ARROW" and not any(name.endswith(_ARROW) for name in names_in(folder))
 
 
 def _has_loose_images(folder: str) -> bool:
