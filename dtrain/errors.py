@@ -4,6 +4,7 @@ DtrainError
 ├── ConfigError        a prototxt field, a flag or a combination of them breaks a rule
 │   └── PrototxtError  the text itself does not parse; carries file, line and column
 ├── DataError          a source, a record or a label is missing or malformed
+│   └── SourceError    a source can no longer be read: no fault of a record, which another could replace
 ├── WeightsError       a caffemodel does not fit the net
 ├── SnapshotError      a snapshot is missing, partial, or of another run
 ├── BackendError       an engine or device that was asked for cannot be used
@@ -43,6 +44,10 @@ class DataError(DtrainError):
     def __init__(self, message: str, *, sample: int | None = None) -> None:
         super().__init__(message)
         self.sample = sample
+
+
+class SourceError(DataError):
+    """A source was changed or lost while it was read: no fault of a record, which another could replace."""
 
 
 class WeightsError(DtrainError):

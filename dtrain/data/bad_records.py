@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import final
 
 from dtrain.data.sampler import Numbers
-from dtrain.errors import DataError
+from dtrain.errors import DataError, SourceError
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class BadRecords:
         for met in range(1, num_records + 1):
             try:
                 use(index)
+            except SourceError:
+                raise
             except DataError as error:
                 if self.limit == 0:
                     raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import final
 
-from dtrain.errors import DataError
+from dtrain.errors import SourceError
 
 
 @final
@@ -27,17 +27,17 @@ class FileLength:
         self._file = stat.st_dev, stat.st_ino
 
     def check(self) -> None:
-        """Raise DataError if the file is shorter; one removed or replaced stays whole for who has it open."""
+        """Raise SourceError if the file is shorter; one removed or replaced stays whole for its readers."""
         try:
             stat = os.stat(self._absolute)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return
         except OSError as error:  # a server that lost the file, or a disk that fails
-            raise DataError(
+            raise SourceError(
                 f"{self.source}: {self.path} must stay readable while it is read, got {error.strerror}"
             ) from error
         if stat.st_size < self.num_bytes and (stat.st_dev, stat.st_ino) == self._file:
-            raise DataError(
+            raise SourceError(
                 f"{self.source}: {self.path} must keep its {self.num_bytes} bytes while it is read, "
                 f"got {stat.st_size}; write a changed data set beside it, and give that its name"
             )

@@ -15,7 +15,7 @@ from dtrain.data.convert.items import Items
 from dtrain.data.convert.sources import open_items
 from dtrain.data.decode import decode_image
 from dtrain.data.record import Record
-from dtrain.errors import DataError
+from dtrain.errors import DataError, SourceError
 
 _SAMPLED = 1000
 _STRETCH = 256  # records that a thread takes at a time
@@ -57,6 +57,8 @@ class Summary:
             if pixels is None:
                 assert record.encoded is not None
                 pixels = decode_image(record.encoded, "as stored", record.where)
+        except SourceError:
+            raise
         except DataError as error:
             self.bad += 1
             if len(self.faults) < _KEPT:

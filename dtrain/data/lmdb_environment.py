@@ -14,7 +14,7 @@ from typing import Any, final
 import lmdb
 
 from dtrain.data.file_length import FileLength
-from dtrain.errors import DataError
+from dtrain.errors import DataError, SourceError
 
 _META_PAGES = 2  # at the start of a file
 
@@ -61,7 +61,7 @@ class Environment:
         finally:
             self._pool.append(txn)
         if self._env.info()["last_txnid"] != self._commit:
-            raise DataError(
+            raise SourceError(
                 f"{self.source}: the database must stay as it is while it is read, got a write to it; "
                 "convert into a new folder and rename that"
             )

@@ -144,6 +144,29 @@ def test_a_database_whose_last_pages_are_free_is_whole(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_a_cut_file_is_no_bad_record_that_another_could_replace(tmp_path: Path) -> None:
+    source = lmdb_of(tmp_path / "db", PIXELS)
+    done = in_a_process(f"""
+    import os
+    import numpy as np
+    from dtrain.data.bad_records import BadRecords
+    from dtrain.data.convert.items import ReaderItems
+    from dtrain.data.inspect import check
+    from dtrain.data.reader import open_reader
+    from dtrain.errors import SourceError
+    reader = open_reader({source!r}, "LMDB")
+    os.truncate({source!r} + "/data.mdb", 4096)
+    bad = BadRecords(1000)
+    for use in (lambda: bad.first_good(3, len(reader), reader.read), lambda: check(ReaderItems(reader))):
+        try:
+            use()
+        except SourceError as error:
+            print(bad.has_met_any, str(error).endswith("and give that its name"))
+    """)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["False True"] * 2
+
+
 NET = """
 layer {{ name: "data" type: "Data" top: "data" top: "label" data_param {{ {param} batch_size: 4 }} }}
 layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param {{ num_output: 100 }} }}
