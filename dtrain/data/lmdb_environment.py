@@ -44,9 +44,8 @@ class Environment:
         self._commit: int = self._env.info()["last_txnid"]
         stat = self._env.stat()
         self.num_entries: int = stat["entries"]
-        # Of the pages in use: a whole file may end before the last page that was ever used.
-        pages = _META_PAGES + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        self._refuse_cut(pages * stat["psize"])
+        in_use = _META_PAGES + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        self._refuse_cut(in_use, self._env.info()["last_pgno"] + 1, stat["psize"])
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
@@ -66,12 +65,15 @@ class Environment:
                 "convert into a new folder and rename that"
             )
 
-    def _refuse_cut(self, used_bytes: int) -> None:
-        if self._mapped.num_bytes < used_bytes:
+    def _refuse_cut(self, pages_in_use: int, pages_ever: int, page_bytes: int) -> None:
+        """Raise unless the file is whole; one whose last pages are free may end before them, at a page."""
+        num_bytes = self._mapped.num_bytes
+        is_cut_inside = num_bytes < pages_ever * page_bytes and num_bytes % page_bytes
+        if num_bytes < pages_in_use * page_bytes or is_cut_inside:
             self._env.close()
             raise DataError(
-                f"{self.source}: {self._mapped.path} must have at least the {used_bytes} bytes that it says "
-                f"are in use, got {self._mapped.num_bytes}; copy or convert it again"
+                f"{self.source}: {self._mapped.path} must have the {pages_ever * page_bytes} bytes that it "
+                f"says it has, got {num_bytes}; copy or convert it again"
             )
 
     def close(self) -> None:
