@@ -36,7 +36,8 @@ class Process:
 
     device: int = 0
     is_gpu: bool = False
-    gpus: dict[int, Backend] = field(default_factory=dict)  # by device: nets that share blobs are of one
+    gpu: Backend | None = None  # one for all nets, since a thread works on one card
+    gpu_number: int = 0
     solver_count: int = 0
     solver_rank: int = 0
     multiprocess: bool = False
@@ -71,20 +72,26 @@ def set_mode_gpu() -> None:
 
 
 def set_device(device_id: int) -> None:
-    """The GPU that is meant by set_mode_gpu, for nets that are built from now on."""
+    """The GPU that is meant by set_mode_gpu; once a net is built there it is the process's only one."""
     process().device = int(device_id)
 
 
 def backend() -> Backend:
     """A device to build on; ranks that train together share the cores of their machine.
 
-    Raises BackendError for a GPU that is not there.
+    Raises BackendError for a GPU that is not there, and for a second one.
     """
     here = process()
     if here.is_gpu:
-        if here.device not in here.gpus:
-            here.gpus[here.device] = CudaBackend(cupy_device.CupyDevice(here.device))
-        return here.gpus[here.device]
+        if here.gpu is None:
+            here.gpu = CudaBackend(cupy_device.CupyDevice(here.device))
+            here.gpu_number = here.device
+        if here.gpu_number != here.device:
+            raise BackendError(
+                f"set_device: all nets of a process must be on one GPU, got {here.device} after a net on "
+                f"{here.gpu_number}; start another process for the other GPU"
+            )
+        return here.gpu
     joined = here.joined
     return CpuBackend(num_threads=joined.threads if joined is not None and joined.size > 1 else None)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dtrain import pycaffe as caffe
+from dtrain.errors import BackendError
 from dtrain.kernels.cuda import cupy_device
 from dtrain.pycaffe import process
 from tests.kernels.cuda.cpu_device import CpuDevice
@@ -100,6 +101,9 @@ def test_the_device_is_opened_once_and_not_before_it_is_used(tmp_path: Path, car
     other = caffe.Net(file, caffe.TEST)
     other.share_with(net)
     assert cards == [1]
-    assert len(process.process().gpus) == 1
+    caffe.set_device(0)
+    with pytest.raises(BackendError, match="one GPU, got 0 after a net on 1; start another process"):
+        caffe.Net(file, caffe.TEST)
+    assert cards == [1]
     caffe.set_mode_cpu()
     assert caffe.Net(file, caffe.TEST).forward()["prob"].shape == (2, 10)
