@@ -22,6 +22,8 @@ from typing import Any, final
 
 from benchmarks.card_worker import WARM_UP_STEPS, Case, Subject
 from benchmarks.gpu import NETS, PRECISIONS, WAYS
+from dtrain.errors import BackendError
+from dtrain.kernels.cuda import cupy_device
 
 CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 NAME_WIDTH = 78
@@ -124,6 +126,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--top", type=int, default=20)
     given = parser.parse_args()
+    try:
+        cupy_device.count()
+    except BackendError as error:
+        sys.exit(f"not measured: {error}")
     batch, side = NETS[given.net]
     subject = subject_of(given.torch)
     print(subject.build(Case(given.net, batch, given.precision, side), given.torch or "plan on"))

@@ -1,10 +1,16 @@
-"""What is read from a trace of a card."""
+"""What is read from a trace of a card, and what is said where there is none."""
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 
+from benchmarks import gpu, gpu_allreduce, gpu_profile
 from benchmarks.gpu_profile import busy_ms, by_kernel, on_the_card, span_ms, table
+from dtrain.errors import BackendError
+from dtrain.kernels.cuda import cupy_device
 
 
 def event(name: str, ts: float, dur: float, cat: str = "kernel") -> dict[str, object]:
@@ -46,3 +52,16 @@ def test_the_table_ends_with_the_share_in_which_no_kernel_runs() -> None:
     assert lines[3] == (
         "a step: 6.000 ms by the host, 5.000 ms on the card, a kernel runs 4.500 ms, none 10.0%; 2 launches"
     )
+
+
+@pytest.mark.parametrize("module", [gpu, gpu_allreduce, gpu_profile])
+def test_a_machine_without_a_card_is_told_in_a_line(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_card() -> int:
+        raise BackendError("GPU: at least 1 card must be visible, got 0")
+
+    monkeypatch.setattr(cupy_device, "count", no_card)
+    monkeypatch.setattr(sys, "argv", ["benchmark", *(["resnet50"] if module is gpu_profile else [])])
+    with pytest.raises(SystemExit, match="^not measured: GPU: at least 1 card must be visible"):
+        module.main()
