@@ -63,5 +63,5 @@ def test_a_machine_without_a_card_is_told_in_a_line(
 
     monkeypatch.setattr(cupy_device, "count", no_card)
     monkeypatch.setattr(sys, "argv", ["benchmark", *(["resnet50"] if module is gpu_profile else [])])
-    with pytest.raises(SystemExit, match="^not measured: GPU: at least 1 card must be visible"):
+    with pytest.raises(SystemExit, match=r"^not measured: GPU: at least 1 card must be visible"):
         module.main()
