@@ -29,12 +29,13 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from dtrain.data.backends import open_reader
 from dtrain.data.convert.items import FileItems
 from dtrain.data.convert.lmdb_writer import write_lmdb
 from dtrain.data.convert.shards import Layout, convert_shards
 from dtrain.data.datum import encode_pixels
 from dtrain.data.feeder import Feeder
-from dtrain.data.reader import Reader, open_reader
+from dtrain.data.reader import Reader
 from dtrain.data.sampler import Draw, TrainSchedule
 from dtrain.data.transform_settings import TransformSettings
 from dtrain.data.transformer import Transformer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dtrain.data.reader import open_reader
+from dtrain.data.backends import open_reader
 from tests.shared import shared_path
 
 ROOT = Path(__file__).parents[1]

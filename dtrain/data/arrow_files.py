@@ -15,7 +15,7 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from dtrain.data.file_length import FileLength
-from dtrain.data.reader import ARROW_SUFFIXES
+from dtrain.data.listing import ARROW_SUFFIXES
 from dtrain.errors import DataError
 
 _MAGIC = {b"PAR1": "a Parquet file", b"ARRO": "an Arrow file"}  # the first four bytes

@@ -13,7 +13,8 @@ import numpy as np
 
 from dtrain.data.datum import decode_datum
 from dtrain.data.datum_scan import Messages, located
-from dtrain.data.reader import LEVELDB_FILE, DatumReader, Indices
+from dtrain.data.listing import LEVELDB_FILE
+from dtrain.data.reader import DatumReader, Indices
 from dtrain.data.record import Record
 from dtrain.errors import BackendError, DataError
 

@@ -1,10 +1,15 @@
-"""The names in a folder."""
+"""The names in a folder, and those by which a source is known."""
 
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from dtrain.errors import DataError
+
+LMDB_FILE: Final = "data.mdb"
+LEVELDB_FILE: Final = "CURRENT"
+ARROW_SUFFIXES: Final = (".arrow", ".feather", ".parquet")
 
 
 def names_in(folder: str) -> list[str]:

@@ -1,19 +1,16 @@
-"""What a source of records can do, and which class reads which backend."""
+"""What a source of records can do."""
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from typing import Any, Final, NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
 from dtrain.data.datum_scan import Messages
-from dtrain.data.listing import names_in
 from dtrain.data.record import Record
-from dtrain.errors import DataError, unknown_name
 
 Indices = npt.NDArray[np.int64]
 
@@ -70,81 +67,3 @@ class ColumnReader(Reader):
     @abstractmethod
     def columns(self, indices: Indices, *, as_arrays: bool = False) -> AbstractContextManager[Columns]:
         """The records, valid inside the `with` block only; with `as_arrays` all `images` are there."""
-
-
-LMDB_FILE, LEVELDB_FILE = "data.mdb", "CURRENT"
-ARROW_SUFFIXES = (".arrow", ".feather", ".parquet")
-_WHAT: Final = {
-    "LMDB": "an LMDB",
-    "LEVELDB": "a LevelDB",
-    "ARROW": "Arrow or Parquet files",
-    "HDF5": "HDF5 files",
-}
-"""The backends, and what each reads."""
-
-
-def shards_of(source: str) -> list[str]:
-    """The LMDBs in a folder that is none itself, in the order of their names."""
-    if not os.path.isdir(source) or os.path.exists(os.path.join(source, LMDB_FILE)):
-        return []
-    folders = (os.path.join(source, name) for name in names_in(source))
-    return [folder for folder in folders if os.path.exists(os.path.join(folder, LMDB_FILE))]
-
-
-def backend_of(source: str) -> str:
-    """What a source is, by what lies there; ARROW where that cannot be seen."""
-    return recognised(source) or "ARROW"
-
-
-def recognised(source: str) -> str:
-    """What lies there, or nothing where that cannot be seen."""
-    if os.path.isfile(os.path.join(source, LMDB_FILE)) or shards_of(source) or source.endswith(".mdb"):
-        return "LMDB"
-    if os.path.isfile(os.path.join(source, LEVELDB_FILE)):
-        return "LEVELDB"
-    from dtrain.data.hdf5_reader import holds_hdf5
-
-    if holds_hdf5(source):
-        return "HDF5"
-    names = names_in(source) if os.path.isdir(source) else [source]
-    return "ARROW" if any(name.endswith(ARROW_SUFFIXES) for name in names) else ""
-
-
-def open_reader(source: str, backend: str) -> Reader:
-    """Open a database by the name that data_param.backend has: LMDB, ARROW or LEVELDB; or HDF5 files."""
-    try:
-        return _open(source, backend)
-    except DataError as error:
-        found = recognised(source) if os.path.exists(source) else ""
-        if found in ("", backend) or backend not in _WHAT:
-            raise
-        default = " (the default when data_param names none)" if backend == "LEVELDB" else ""
-        remedy = "read it by a layer of type HDF5Data" if found == "HDF5" else f"set `backend: {found}`"
-        raise DataError(
-            f"{source}: backend must be {found} for {_WHAT[found]}, got {backend}{default}; {remedy}"
-        ) from error
-
-
-def _open(source: str, backend: str) -> Reader:
-    # The backends import large libraries; a job loads the one that it reads.
-    if backend == "LMDB":
-        from dtrain.data.lmdb_reader import LmdbReader
-        from dtrain.data.sharded_reader import ShardedReader
-
-        shards = shards_of(source)
-        return (
-            ShardedReader(source, [LmdbReader(shard) for shard in shards]) if shards else LmdbReader(source)
-        )
-    if backend == "ARROW":
-        from dtrain.data.arrow_reader import ArrowReader
-
-        return ArrowReader(source)
-    if backend == "LEVELDB":
-        from dtrain.data.leveldb_reader import LevelDbReader
-
-        return LevelDbReader(source)
-    if backend == "HDF5":
-        from dtrain.data.hdf5_reader import Hdf5Reader
-
-        return Hdf5Reader(source)
-    raise DataError(f"{source}: {unknown_name('backend', backend, _WHAT)}")

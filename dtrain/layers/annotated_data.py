@@ -13,8 +13,9 @@ from dtrain.data.annotated_resize import Fit
 from dtrain.data.annotated_sampling import BoxSampler
 from dtrain.data.annotated_settings import AnnotatedSettings
 from dtrain.data.annotated_transformer import AnnotatedTransformer
+from dtrain.data.backends import open_reader
 from dtrain.data.bad_records import BadRecords
-from dtrain.data.reader import DatumReader, open_reader
+from dtrain.data.reader import DatumReader
 from dtrain.data.sampler import Numbers
 from dtrain.errors import ConfigError
 from dtrain.layers.data_source import DataSource

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
-from dtrain.data.reader import Reader, open_reader
+from dtrain.data.backends import open_reader
+from dtrain.data.reader import Reader
 from dtrain.layers.record_layer import RecordLayer
 from dtrain.proto import dtrain_pb2 as pb
 

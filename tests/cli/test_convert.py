@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dtrain.cli.main import run
+from dtrain.data.backends import open_reader
 from dtrain.data.mean_file import read_mean
-from dtrain.data.reader import open_reader
 from tests.cli.running import command, dtrain, surroundings
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dtrain.cli.main import run
+from dtrain.data.backends import open_reader
 from dtrain.data.decode import opencv
 from dtrain.data.mean_file import read_mean
-from dtrain.data.reader import open_reader
 
 
 @pytest.fixture

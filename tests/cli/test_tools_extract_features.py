@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from dtrain.cli.main import run
+from dtrain.data.backends import open_reader
 from dtrain.data.convert.lmdb_writer import write_lmdb
 from dtrain.data.datum import encode_pixels
-from dtrain.data.reader import open_reader
 from dtrain.proto import dtrain_pb2 as pb
 from dtrain.proto.files import write_binary
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from dtrain.cli.main import run
+from dtrain.data.backends import open_reader
 from dtrain.data.convert.annotated import convert_annotated
-from dtrain.data.reader import DatumReader, open_reader
+from dtrain.data.reader import DatumReader
 from dtrain.errors import ConfigError, DataError
 from dtrain.proto import dtrain_pb2 as pb
 from tests.data.annotated_records import annotated, annotated_lmdb

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dtrain.data.backends import open_reader
 from dtrain.data.image_list import ImageListReader, read_list
-from dtrain.data.reader import open_reader
 from dtrain.errors import ConfigError, DataError
 from tests.data.sources import images
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dtrain.data.backends import open_reader
 from dtrain.data.convert.cifar10 import CLASSES, convert_cifar10
 from dtrain.data.convert.digits import convert_digits
 from dtrain.data.convert.imageset import ImagesetFlags, convert_imageset
@@ -19,7 +20,6 @@ from dtrain.data.convert.mnist import convert_mnist, read_idx
 from dtrain.data.leveldb_reader import leveldb
 from dtrain.data.lmdb_reader import LmdbReader
 from dtrain.data.mean_file import read_mean
-from dtrain.data.reader import open_reader
 from dtrain.errors import BackendError, ConfigError, DataError
 from tests.data.sources import images, lmdb_of
 from tests.shared import shared_path

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dtrain.cli.main import run
+from dtrain.data.backends import backend_of, open_reader
 from dtrain.data.convert import shard_formats
 from dtrain.data.convert import shards as shards_module
 from dtrain.data.convert.items import FileItems
@@ -19,7 +20,6 @@ from dtrain.data.convert.recode import Recode
 from dtrain.data.convert.shards import Layout, convert_shards
 from dtrain.data.convert.sources import open_items
 from dtrain.data.datum import encode_image, encode_pixels
-from dtrain.data.reader import backend_of, open_reader
 from dtrain.errors import ConfigError, DataError
 from tests.data.sources import images, jpeg_of, lmdb_of
 

@@ -53,7 +53,7 @@ def test_a_file_that_is_cut_while_it_is_mapped_is_named_with_both_lengths(
     done = in_a_process(f"""
     import os
     import numpy as np
-    from dtrain.data.reader import open_reader
+    from dtrain.data.backends import open_reader
     from dtrain.errors import DataError
     reader = open_reader({source!r}, {backend!r})
     reader.read(0)
@@ -112,7 +112,7 @@ def test_a_database_that_was_not_copied_whole_is_refused_before_it_is_read(
     length = os.path.getsize(f"{source}/data.mdb")
     os.truncate(f"{source}/data.mdb", int(part * length))
     done = in_a_process(f"""
-    from dtrain.data.reader import open_reader
+    from dtrain.data.backends import open_reader
     from dtrain.errors import DataError
     try:
         open_reader({source!r}, "LMDB").read({NUM - 1})
@@ -174,7 +174,7 @@ def test_a_cut_file_is_no_bad_record_that_another_could_replace(tmp_path: Path) 
     from dtrain.data.bad_records import BadRecords
     from dtrain.data.convert.items import ReaderItems
     from dtrain.data.inspect import check
-    from dtrain.data.reader import open_reader
+    from dtrain.data.backends import open_reader
     from dtrain.errors import SourceError
     reader = open_reader({source!r}, "LMDB")
     os.truncate({source!r} + "/data.mdb", 4096)

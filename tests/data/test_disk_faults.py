@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dtrain.data.arrow_reader import ArrowReader
+from dtrain.data.backends import open_reader
 from dtrain.data.convert.shard_formats import FORMATS
 from dtrain.data.hdf5_rows import Hdf5Rows
-from dtrain.data.reader import open_reader
 from dtrain.errors import DataError
 from tests.cli.running import command, dtrain, surroundings
 from tests.data.sources import images, jpeg_of, lmdb_of
@@ -215,7 +215,7 @@ def test_a_read_only_file_system_can_be_read(source: str, tmp_path: Path) -> Non
     """Where this process may, in a namespace with the folder mounted read-only; else with modes alone."""
     code = f"""
     import json, os
-    from dtrain.data.reader import open_reader
+    from dtrain.data.backends import open_reader
     reader = open_reader({source!r}, "LMDB")
     print(json.dumps([reader.read(n).labels[0] for n in range(3)] + [os.statvfs({source!r}).f_flag & 1]))
     """

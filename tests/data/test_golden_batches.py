@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from dtrain.data.backends import open_reader
 from dtrain.data.feeder import Feeder
 from dtrain.data.image_list import ImageListReader
-from dtrain.data.reader import open_reader
 from dtrain.data.sampler import TrainSchedule
 from dtrain.data.transform_settings import TransformSettings
 from dtrain.data.transformer import Transformer

@@ -7,10 +7,10 @@ import lmdb
 import numpy as np
 import pytest
 
+from dtrain.data.backends import open_reader
 from dtrain.data.convert.lmdb_writer import write_lmdb
 from dtrain.data.datum import encode_pixels
 from dtrain.data.lmdb_reader import LmdbReader
-from dtrain.data.reader import open_reader
 from dtrain.errors import DataError
 from tests.data.sources import images, lmdb_of
 

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dtrain.cli.main import run
+from dtrain.data.backends import open_reader
 from dtrain.data.decode import decode_image
 from dtrain.data.mean_file import read_mean
-from dtrain.data.reader import open_reader
 from dtrain.errors import DataError
 from tests.cli.running import surroundings
 from tests.data.sources import images, jpeg_of, lmdb_of

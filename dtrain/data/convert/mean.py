@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dtrain.data.backends import open_reader
 from dtrain.data.convert.lmdb_writer import Progress
 from dtrain.data.decode import decode_image
 from dtrain.data.mean_file import write_mean
-from dtrain.data.reader import open_reader
 from dtrain.errors import DataError
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from dtrain.data.backends import open_reader
 from dtrain.data.convert.annotated_items import MessageItems
 from dtrain.data.convert.arrow_writer import write_arrow
 from dtrain.data.convert.items import LIST, FileItems, Items, ReaderItems
@@ -18,7 +19,7 @@ from dtrain.data.convert.safe_file import SafeFile
 from dtrain.data.datum import encode_image, encode_pixels
 from dtrain.data.decode import encode_pixels_as
 from dtrain.data.hdf5_rows import hdf5
-from dtrain.data.reader import DatumReader, open_reader
+from dtrain.data.reader import DatumReader
 from dtrain.data.record import Record
 from dtrain.errors import DataError
 

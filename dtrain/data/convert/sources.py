@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from dtrain.data.backends import backend_of, open_reader, recognised
 from dtrain.data.convert.items import (
     IMAGE_SUFFIXES,
     LIST,
@@ -20,7 +21,6 @@ from dtrain.data.convert.mnist import read_idx
 from dtrain.data.hdf5_reader import holds_hdf5
 from dtrain.data.image_list import read_list
 from dtrain.data.listing import names_in
-from dtrain.data.reader import backend_of, open_reader, recognised
 from dtrain.errors import ConfigError, DataError
 
 _CIFAR_IMAGE_BYTES = 3 * 32 * 32
