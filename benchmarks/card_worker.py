@@ -15,6 +15,8 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
+NETS = {"caffenet": (256, 227), "googlenet": (128, 224), "resnet50": (256, 224)}  # batch, side
+PRECISIONS = ("bf16", "tf32", "fp32", "fp16")
 WARM_UP_STEPS = 8  # choosing algorithms, compiling and capturing included
 BUSY_SAMPLES = 5
 SPIN_S = 0.005  # what a card is held beyond three steps, so that a whole step is queued behind

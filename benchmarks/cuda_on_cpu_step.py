@@ -9,9 +9,8 @@ import sys
 
 import numpy as np
 
-from benchmarks.card_worker import Case
+from benchmarks.card_worker import NETS, Case
 from benchmarks.dtrain_gpu_worker import build_solver
-from benchmarks.gpu import NETS
 from dtrain.kernels.cuda.backend import CudaBackend
 from tests.kernels.cuda.cpu_device import CpuDevice
 

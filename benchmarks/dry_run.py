@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
-from benchmarks.card_worker import Case
-from benchmarks.gpu import NETS, PRECISIONS
+from benchmarks.card_worker import NETS, PRECISIONS, Case
 from benchmarks.turns import Budget
 
 ARCHITECTURES = ("80", "90")

@@ -28,13 +28,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, final
 
-from benchmarks.card_worker import Case
+from benchmarks.card_worker import NETS, PRECISIONS, Case
 from benchmarks.turns import Budget, WorkerError, module_worker
 from dtrain.errors import BackendError
 from dtrain.kernels.cuda import cupy_device
 
-NETS = {"caffenet": (256, 227), "googlenet": (128, 224), "resnet50": (256, 224)}  # batch, side
-PRECISIONS = ("bf16", "tf32", "fp32", "fp16")
 WAYS = {  # of PyTorch, in the order of trying; seconds that each is expected to take
     "eager/channels_last": 10.0,
     "default/channels_last": 45.0,

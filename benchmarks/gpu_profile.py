@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from benchmarks.card_worker import WARM_UP_STEPS, Case, Subject
-from benchmarks.gpu import NETS, PRECISIONS, WAYS
+from benchmarks.card_worker import NETS, PRECISIONS, WARM_UP_STEPS, Case, Subject
+from benchmarks.gpu import WAYS
 from dtrain.errors import BackendError
 from dtrain.kernels.cuda import cupy_device
 
