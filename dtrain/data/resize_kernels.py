@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dtrain.data.compiled import compiled_fused
-from dtrain.data.four_pixels import four_pixels
+from dtrain.data.eight_pixels import eight_pixels
 from dtrain.data.transform_kernels import Floats
 
 Bytes = npt.NDArray[np.uint8]
@@ -89,10 +89,10 @@ def _spread(
         means.ctypes.data,
     )
     first, second, third = out_0.ctypes.data, out_1.ctypes.data, out_2.ctypes.data
-    whole = out_0.size - out_0.size % 4
-    for x in range(0, whole, 4):
+    whole = out_0.size - out_0.size % 8
+    for x in range(0, whole, 8):
         to = 4 * x
-        four_pixels(row, places + 2 * to, shares + to, centre, factor, first + to, second + to, third + to)
+        eight_pixels(row, places + 2 * to, shares + to, centre, factor, first + to, second + to, third + to)
     for x in range(whole, out_0.size):
         at, share = left_of[x], across[x]
         out_0[x] = (line[at] + share * (line[at + 3] - line[at]) - means[0]) * factor
