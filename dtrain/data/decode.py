@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from dtrain.data.jpeg_header import jpeg_header
+from dtrain.data.jpeg_header import JpegHeader, jpeg_header
 from dtrain.data.record import Pixels
 from dtrain.errors import DataError
 
 Colour = Literal["as stored", "colour", "grey"]
+Shrink: TypeAlias = Callable[[int, int], int]
+"""From height and width of a JPEG to 1, 2, 4 or 8: of so much less it is decoded faster."""
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _MOST_PIXELS = 1 << 30  # OpenCV's limit, beyond which it says so
@@ -29,29 +32,36 @@ def opencv() -> Any:
 
 
 def decode_image(
-    data: bytes | memoryview | npt.NDArray[np.uint8], colour: Colour, where: object, shrink: int = 1
+    data: bytes | memoryview | npt.NDArray[np.uint8],
+    colour: Colour,
+    where: object,
+    shrink: Shrink | None = None,
 ) -> Pixels:
     """Pixels (C, H, W), uint8, as a view of (H, W, C).
 
     where: what errors call the image, by its `str`.
-    shrink: 1, or 2, 4 or 8 for a JPEG of so much less height and width, which is decoded faster.
+    shrink: by how much a JPEG may be smaller; not for images as stored.
     """
     buffer = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
     _refuse_cut_jpeg(buffer, where)
-    image = _decode_jpeg(buffer, colour, shrink)
-    return as_planes(_decode_by_opencv(buffer, colour, where, shrink) if image is None else image)
+    header, factor, image = jpeg_header(buffer), 1, None
+    if header is not None:
+        factor = 1 if shrink is None else shrink(header.height, header.width)
+        image = _decode_jpeg(buffer, header, colour, factor)
+    return as_planes(_decode_by_opencv(buffer, colour, where, factor) if image is None else image)
 
 
-def _decode_jpeg(buffer: npt.NDArray[np.uint8], colour: Colour, shrink: int) -> npt.NDArray[np.uint8] | None:
+def _decode_jpeg(
+    buffer: npt.NDArray[np.uint8], header: JpegHeader, colour: Colour, shrink: int
+) -> npt.NDArray[np.uint8] | None:
     """The pixels that OpenCV gives, sooner: libjpeg-turbo writes them where they stay.
 
-    None for what is OpenCV's: other formats, grey images, images that a camera's notes may turn, and JPEGs
-    with errors in them, which it reads as far as they go.
+    None for what is OpenCV's: grey images, those of a camera that was turned, and JPEGs with errors in them,
+    which it reads as far as they go.
     """
-    header = jpeg_header(buffer)
-    if header is None or header.height * header.width > _MOST_PIXELS:
+    if header.height * header.width > _MOST_PIXELS:
         return None
-    if colour == "grey" or (colour == "colour" and header.has_exif):
+    if colour == "grey" or (colour == "colour" and header.is_turned):
         return None
     if header.channels not in ((1, 3) if colour == "colour" else (3,)):
         return None

@@ -25,6 +25,7 @@ Schedule: TypeAlias = Callable[[int], Draw]
 
 _PART_VALUES = 1 << 20  # a thread takes samples of so many values at a time: some milliseconds
 _PART_BATCHES = 8  # or for so many batches, if they are fewer values
+_LARGER = 4  # so many times as many values, where a batch is that large and all threads still have work
 _PREFETCH = 4  # Caffe's
 
 
@@ -82,6 +83,10 @@ class Feeder:
         if prefetch is None:
             prefetch = _PREFETCH if at_once == 1 else max(_PREFETCH, at_once * (threads + 1))
         prefetch = max(1, prefetch)
+        if per_part < batch_size:
+            per_part = min(
+                batch_size, max(per_part, min(_LARGER * per_part, batch_size * prefetch // threads))
+            )
         # The threads' parts and the batches that wait for the consumer share the ring.
         at_once = min(at_once, -(-prefetch // (threads + 1)))
         num_slots = -(-(prefetch + 1) // at_once) * at_once

@@ -23,7 +23,6 @@ from dtrain.data.decode import as_planes, decode_image, opencv
 from dtrain.data.geometry import DRAWS as GEOMETRY_DRAWS
 from dtrain.data.geometry import MIDDLE, reduction
 from dtrain.data.hashing import keyed
-from dtrain.data.jpeg_header import jpeg_header
 from dtrain.data.reader import Columns
 from dtrain.data.record import Pixels, Record
 from dtrain.data.sample_draws import draw
@@ -180,13 +179,14 @@ class SampleWriter(ABC):
 
     def _decode(self, data: npt.NDArray[np.uint8], draws: Draws, where: Where) -> Pixels:
         """The image, shrunk already while it is decoded where the sample uses less of it."""
-        settings, shrink = self.settings, 1
-        if settings.geometry is not None and settings.colour != "as stored":
-            header = jpeg_header(data)
-            if header is not None:
-                crop = settings.crop_h, settings.crop_w
-                rectangle = settings.geometry.rectangle((header.height, header.width), crop, draws)
-                shrink = reduction(rectangle, settings.geometry.size(crop))
+        settings, geometry = self.settings, self.settings.geometry
+        if geometry is None or settings.colour == "as stored":
+            return decode_image(data, settings.colour, where)
+        crop = settings.crop_h, settings.crop_w
+
+        def shrink(height: int, width: int) -> int:
+            return reduction(geometry.rectangle((height, width), crop, draws), geometry.size(crop))
+
         return decode_image(data, settings.colour, where, shrink)
 
     def _changed(self, pixels: Pixels, draws: Draws, where: Where) -> Pixels:

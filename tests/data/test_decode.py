@@ -5,6 +5,8 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dtrain.data import decode
@@ -16,7 +18,7 @@ from tests.shared import shared_path
 
 FLAGS = {"as stored": cv2.IMREAD_UNCHANGED, "colour": cv2.IMREAD_COLOR, "grey": cv2.IMREAD_GRAYSCALE}
 SMALLER = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
-TURNED = 6  # the orientation of a camera that was held upright
+UPRIGHT = 1  # the orientation of a camera that was not turned
 
 
 def photos():
@@ -26,7 +28,7 @@ def photos():
 def with_orientation(jpeg, orientation):
     """The JPEG with a camera's notes of how it was held in front."""
     entry = struct.pack(">HHLHH", 0x0112, 3, 1, orientation, 0)
-    notes = b"Exif\0\0MM\0*" + struct.pack(">LH", 8, 1) + entry + struct.pack(">L", 0)
+    notes = b"Exif\0\0MM\0*" + struct.pack(">LH", 8, 1) + entry + struct.pack(">L", 0)  # 38 bytes
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(notes) + 2) + notes + jpeg[2:]
 
 
@@ -60,7 +62,7 @@ def test_shrunk_photos_have_the_pixels_of_opencv(shrink, by_opencv):
     for path in photos()[::5]:
         content = path.read_bytes()
         np.testing.assert_array_equal(
-            decode_image(content, "colour", path.name, shrink), theirs(content, SMALLER[shrink])
+            decode_image(content, "colour", path.name, lambda *_: shrink), theirs(content, SMALLER[shrink])
         )
     assert len(by_opencv) < 10
 
@@ -70,18 +72,35 @@ def test_shrunk_photos_have_the_pixels_of_opencv(shrink, by_opencv):
 def test_small_images_of_odd_sizes_have_the_pixels_of_opencv(size, quality, by_opencv):
     content = jpeg_of(images(1, (3, *size))[0], quality)
     for shrink in (1, 2, 4, 8):
-        flag = SMALLER.get(shrink, cv2.IMREAD_COLOR)
-        np.testing.assert_array_equal(decode_image(content, "colour", "small", shrink), theirs(content, flag))
+        found = decode_image(content, "colour", "small", lambda *_, by=shrink: by)
+        np.testing.assert_array_equal(found, theirs(content, SMALLER.get(shrink, cv2.IMREAD_COLOR)))
     assert by_opencv == []
 
 
 @pytest.mark.parametrize("colour", ["as stored", "colour"])
-def test_a_photo_of_a_turned_camera_is_turned_where_opencv_turns_it(colour):
-    content = with_orientation(jpeg_of(images(1, (3, 6, 11))[0]), TURNED)
-    assert jpeg_header(np.frombuffer(content, np.uint8)) == (6, 11, 3, True)
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_photo_of_a_turned_camera_is_turned_where_opencv_turns_it(orientation, colour, by_opencv):
+    content = with_orientation(jpeg_of(images(1, (3, 6, 11))[0]), orientation)
     found = decode_image(content, colour, "photo")
-    assert found.shape == ((3, 11, 6) if colour == "colour" else (3, 6, 11))
+    assert found.shape == ((3, 11, 6) if colour == "colour" and 5 <= orientation <= 8 else (3, 6, 11))
     np.testing.assert_array_equal(found, theirs(content, FLAGS[colour]))
+    is_turned = orientation != UPRIGHT
+    assert jpeg_header(np.frombuffer(content, np.uint8)) == (6, 11, 3, is_turned)
+    assert by_opencv == (["photo"] if is_turned and colour == "colour" else [])
+
+
+@given(damage=st.lists(st.tuples(st.integers(0, 37), st.integers(0, 255)), max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_a_cameras_notes_may_say_anything(damage):
+    content = bytearray(with_orientation(jpeg_of(images(1, (3, 6, 11))[0]), 3))
+    for place, value in damage:
+        content[2 + place] = value
+    try:
+        found = decode_image(bytes(content), "colour", "photo")
+    except DataError:
+        assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) is None
+        return
+    np.testing.assert_array_equal(found, theirs(bytes(content), cv2.IMREAD_COLOR))
 
 
 @pytest.mark.parametrize("channels", [1, 4])

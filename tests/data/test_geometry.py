@@ -155,7 +155,9 @@ def test_large_jpegs_are_shrunk_while_they_are_decoded(monkeypatch):
     monkeypatch.setattr(
         module,
         "decode_image",
-        lambda data, colour, where, shrink=1: (asked.append(shrink), decode(data, colour, where, shrink))[1],
+        lambda data, colour, where, shrink: decode(
+            data, colour, where, lambda *size: (asked.append(shrink(*size)), asked[-1])[1]
+        ),
     )
     fields = "random_resize_param { min_size: 64 max_size: 64 } crop_size: 56 force_color: true"
     for size, shrink in (((80, 100), 1), ((130, 200), 2), ((300, 400), 4), ((600, 700), 8)):
