@@ -14,20 +14,17 @@ from types import ModuleType
 from typing import Any, SupportsIndex, TypeAlias, final, overload
 
 from dtrain import blob as device
+from dtrain.errors import ConfigError
 from dtrain.kernels.array import Plain, Shape
 from dtrain.proto import dtrain_pb2 as pb
 
 AddBlob: TypeAlias = Callable[[Shape], device.Blob]
 
 
-@final
-class Blob:
-    """A blob as NumPy arrays in Caffe's order; writing to `data` and `diff` changes the blob.
+class BlobFace(ABC):
+    """A blob by the names that Caffe's Python interface has for its extents."""
 
-    An array is good until the next layer runs: ask again instead of keeping it.
-    """
-
-    __slots__ = ("_blob",)
+    __slots__ = ("__weakref__", "_blob")
 
     def __init__(self, blob: device.Blob) -> None:
         self._blob = blob
@@ -36,14 +33,14 @@ class Blob:
         return f"Blob{self.shape}"
 
     @property
+    @abstractmethod
     def data(self) -> Plain:
-        """The values, to read and to change in place."""
-        return self._blob.data.plain_mutable()
+        """The values, in Caffe's order, to read and to change in place."""
 
     @property
+    @abstractmethod
     def diff(self) -> Plain:
-        """The gradient, to read and to change in place."""
-        return self._blob.diff.plain_mutable()
+        """The gradient, likewise."""
 
     @property
     def shape(self) -> Shape:
@@ -82,8 +79,23 @@ class Blob:
         """Take another shape, one argument per axis; values are undefined if their number changes."""
         shape = tuple(dim.__index__() for dim in dims)
         if any(dim < 0 for dim in shape):
-            raise ValueError(f"the extents of a blob must be at least 0, got {shape}")
+            raise ConfigError(f"Blob.reshape: extents must be at least 0, got {shape}")
         self._blob.reshape(shape)
+
+
+@final
+class Blob(BlobFace):
+    """For a Python layer. An array is good until the next layer runs: ask again instead of keeping it."""
+
+    __slots__ = ()
+
+    @property
+    def data(self) -> Plain:
+        return self._blob.data.plain_mutable()
+
+    @property
+    def diff(self) -> Plain:
+        return self._blob.diff.plain_mutable()
 
 
 @final
