@@ -6,7 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -24,6 +27,8 @@ OF_16_BITS = [  # for files whose arrays may be of another type than what is com
     ("90", ("REAL=float", "VALUE=Half", "WIDE_INDEX")),
     ("90", ("REAL=float", "VALUE=Bfloat16")),
 ]
+Variant: TypeAlias = tuple[str, str, tuple[str, ...]]
+"""File, architecture, macros."""
 IN_FORMS = [file for file in files() if re.search(r"\bValue\b", (SOURCES / file).read_text())]
 
 
@@ -50,25 +55,44 @@ def cubin(source: Path, options: list[str], architecture: str, folder: Path) -> 
     return made.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def machine_code(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Variant], bytes]]:
+    """What the compiler makes of a variant. It works on all cores, on what the tests of this run ask for."""
+    calls = [
+        item.callspec
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.module is request.module and "file" in item.fixturenames
+    ]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as compilers:
+        under_way: dict[Variant, Future[bytes]] = {}
+        for call in calls:
+            file, architecture, defines = (call.params[name] for name in ("file", "architecture", "defines"))
+            options = [f"-D{define}" for define in defines]
+            under_way[file, architecture, defines] = compilers.submit(
+                cubin, SOURCES / file, options, architecture, tmp_path_factory.mktemp("cubin")
+            )
+        yield lambda variant: under_way[variant].result()
+
+
 @pytest.mark.parametrize(("architecture", "defines"), VARIANTS)
 @pytest.mark.parametrize("file", files())
 def test_every_kernel_compiles(
-    file: str, architecture: str, defines: tuple[str, ...], tmp_path: Path
+    file: str, architecture: str, defines: tuple[str, ...], machine_code: Callable[[Variant], bytes]
 ) -> None:
-    compile_all(file, architecture, defines, tmp_path)
+    check_kernels(file, machine_code((file, architecture, defines)))
 
 
 @pytest.mark.parametrize(("architecture", "defines"), OF_16_BITS)
 @pytest.mark.parametrize("file", IN_FORMS)
 def test_kernels_on_16_bits_compile(
-    file: str, architecture: str, defines: tuple[str, ...], tmp_path: Path
+    file: str, architecture: str, defines: tuple[str, ...], machine_code: Callable[[Variant], bytes]
 ) -> None:
-    compile_all(file, architecture, defines, tmp_path)
+    check_kernels(file, machine_code((file, architecture, defines)))
 
 
-def compile_all(file: str, architecture: str, defines: tuple[str, ...], tmp_path: Path) -> None:
-    options = [f"-D{define}" for define in defines]
-    made = cubin(SOURCES / file, options, architecture, tmp_path)
+def check_kernels(file: str, made: bytes) -> None:
     assert made.startswith(b"\x7fELF")
     for name in kernels_of(file):
         assert name.encode() in made, f"{name} of {file} is not in the machine code"
