@@ -290,8 +290,8 @@ def mean(
 ) -> None:
     """The mean image of a database, as Caffe's compute_image_mean."""
     from dtrain.data.backends import backend_of
-    from dtrain.data.convert.lmdb_writer import refuse_existing
     from dtrain.data.convert.mean import compute_mean
+    from dtrain.data.convert.whole_folder import refuse_existing
 
     refuse_existing(out, overwrite)
     if not Path(out).absolute().parent.is_dir():

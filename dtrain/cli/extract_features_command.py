@@ -18,7 +18,7 @@ from dtrain.cli.inputs import read_model
 from dtrain.cli.job import refuse_ranks
 from dtrain.cli.report.feature_files import Rows, writer_of
 from dtrain.comm.single import SingleCommunicator
-from dtrain.data.convert.lmdb_writer import refuse_existing
+from dtrain.data.convert.whole_folder import refuse_existing
 from dtrain.errors import ConfigError, DataError
 from dtrain.layers.layer import Scope
 from dtrain.net import Net

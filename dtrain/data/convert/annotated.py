@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from xml.etree import ElementTree
 
 from dtrain.data.annotated import read_label_map
-from dtrain.data.convert.lmdb_writer import Progress, refuse_existing, write_lmdb
+from dtrain.data.convert.lmdb_writer import Progress, write_lmdb
 from dtrain.data.convert.order import shuffled_order
+from dtrain.data.convert.whole_folder import refuse_existing
 from dtrain.data.decode import decode_image
 from dtrain.data.image_list import read_bytes
 from dtrain.errors import DataError, unknown_name

@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from dtrain.data.annotated import AnnotatedRecord, decode_annotated
-from dtrain.data.convert.items import Items, ReaderItems
+from dtrain.data.convert.items import Items, ReaderItems, RecordsOfReader
 from dtrain.data.reader import DatumReader
 from dtrain.data.record import Record
 from dtrain.errors import DataError
@@ -16,49 +16,23 @@ _TRIED = 10  # records that may be damaged before one tells
 
 
 @final
-class AnnotatedItems(Items):
+class AnnotatedItems(RecordsOfReader[DatumReader]):
     """The images of AnnotatedDatum messages; the labels of a record are those of its objects, each once."""
 
-    def __init__(self, reader: DatumReader) -> None:
-        self.source = reader.name
-        self._reader = reader
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
     def read(self, index: int) -> Record:
-        _, record = _message(self._reader, index)
+        _, record = _message(self.reader, index)
         labels = tuple(np.unique(record.objects.tags[:, 0]).tolist())
         image = record.image
         return Record(image.where, labels, image.pixels, image.encoded)
 
-    def name_of(self, index: int) -> str:
-        return ""
-
-    def close(self) -> None:
-        self._reader.close()
-
 
 @final
-class MessageItems(Items):
+class MessageItems(RecordsOfReader[DatumReader]):
     """AnnotatedDatum messages as they are: `encoded` of a record is the whole message, without labels."""
 
-    def __init__(self, reader: DatumReader) -> None:
-        self.source = reader.name
-        self._reader = reader
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
     def read(self, index: int) -> Record:
-        value, record = _message(self._reader, index)
+        value, record = _message(self.reader, index)
         return Record(record.image.where, (), encoded=value)
-
-    def name_of(self, index: int) -> str:
-        return ""
-
-    def close(self) -> None:
-        self._reader.close()
 
 
 def _message(reader: DatumReader, index: int) -> tuple[bytes, AnnotatedRecord]:

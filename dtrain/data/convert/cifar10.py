@@ -13,9 +13,10 @@ from functools import partial
 
 import numpy as np
 
-from dtrain.data.convert.lmdb_writer import Progress, refuse_existing, write_lmdb
+from dtrain.data.convert.lmdb_writer import Progress, write_lmdb
 from dtrain.data.convert.mean import compute_mean
 from dtrain.data.convert.order import shuffled_order
+from dtrain.data.convert.whole_folder import refuse_existing
 from dtrain.data.datum import encode_pixels
 from dtrain.data.decode import decode_image
 from dtrain.errors import DataError

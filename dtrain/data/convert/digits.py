@@ -7,8 +7,9 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from dtrain.data.convert.lmdb_writer import Progress, refuse_existing, write_lmdb
+from dtrain.data.convert.lmdb_writer import Progress, write_lmdb
 from dtrain.data.convert.order import shuffled_order
+from dtrain.data.convert.whole_folder import refuse_existing
 from dtrain.data.datum import encode_pixels
 from dtrain.data.decode import opencv
 from dtrain.errors import DataError

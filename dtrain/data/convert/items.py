@@ -6,7 +6,7 @@ import os
 import tarfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import IO, final
+from typing import IO, Generic, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from dtrain.data.listing import names_in, unlisted
 from dtrain.data.reader import Reader
 from dtrain.data.record import Pixels, Record
 from dtrain.errors import DataError
+
+_Reader = TypeVar("_Reader", bound=Reader)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LIST = "list.txt"
@@ -43,25 +45,32 @@ class Items(ABC):
         """Give back what is held; calling it again does nothing."""
 
 
-@final
-class ReaderItems(Items):
-    """The records of a database."""
+class RecordsOfReader(Items, Generic[_Reader]):
+    """Records of a database, which have no names."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: _Reader) -> None:
         self.source = reader.name
         self.reader = reader
 
     def __len__(self) -> int:
         return len(self.reader)
 
-    def read(self, index: int) -> Record:
-        return self.reader.read(index)
+    @abstractmethod
+    def read(self, index: int) -> Record: ...
 
     def name_of(self, index: int) -> str:
         return ""
 
     def close(self) -> None:
         self.reader.close()
+
+
+@final
+class ReaderItems(RecordsOfReader[Reader]):
+    """They are as the reader gives them."""
+
+    def read(self, index: int) -> Record:
+        return self.reader.read(index)
 
 
 @final

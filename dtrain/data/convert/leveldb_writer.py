@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from typing import Any
 
-from dtrain.data.convert.lmdb_writer import Progress, refuse_existing, room, sync
+from dtrain.data.convert.lmdb_writer import Progress
+from dtrain.data.convert.whole_folder import whole_folder
 from dtrain.data.leveldb_reader import leveldb
-from dtrain.errors import DataError
 
 _BATCH_RECORDS = 1000  # as Caffe's converters
 
@@ -24,31 +21,13 @@ def write_leveldb(
 ) -> int:
     """Write keys and values into the folder `path`, read in the order of the keys. Returns how many."""
     module = leveldb()
-    refuse_existing(path, overwrite)
-    parent = os.path.dirname(os.path.abspath(path))
-    place = ""
-    try:
-        os.makedirs(parent, exist_ok=True)
-        place = tempfile.mkdtemp(".part", os.path.basename(os.path.abspath(path)) + ".", parent)
-        whole, old = os.path.join(place, "whole"), os.path.join(place, "old")
+    with whole_folder(path, overwrite, module.Error) as (whole, _):
         database = module.DB(whole, create_if_missing=True)
         try:
             num = _put_all(database, records, progress)
             database.compact_range()
         finally:
             database.close()
-        for name in os.listdir(whole):
-            sync(os.path.join(whole, name))
-        refuse_existing(path, overwrite)  # another writer may have been quicker
-        if os.path.lexists(path):
-            os.rename(path, old)
-        os.rename(whole, path)
-        sync(parent)
-    except (OSError, module.Error) as error:
-        raise DataError(f"{path}: must be writable, got {error}{room(parent)}") from error
-    finally:
-        if place:
-            shutil.rmtree(place, ignore_errors=True)
     return num
 
 

@@ -13,7 +13,8 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from dtrain.data.convert.lmdb_writer import Progress, refuse_existing, write_lmdb
+from dtrain.data.convert.lmdb_writer import Progress, write_lmdb
+from dtrain.data.convert.whole_folder import refuse_existing
 from dtrain.data.datum import encode_pixels
 from dtrain.errors import DataError
 

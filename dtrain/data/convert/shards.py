@@ -24,7 +24,7 @@ import numpy as np
 
 from dtrain.data.convert.annotated_items import MessageItems, reader_of_boxes
 from dtrain.data.convert.items import LIST, Items
-from dtrain.data.convert.lmdb_writer import Progress, refuse_existing
+from dtrain.data.convert.lmdb_writer import Progress
 from dtrain.data.convert.order import shuffled_order
 from dtrain.data.convert.recode import Recode
 from dtrain.data.convert.shard_formats import (
@@ -38,6 +38,7 @@ from dtrain.data.convert.shard_formats import (
     stored,
     write_part,
 )
+from dtrain.data.convert.whole_folder import refuse_existing
 from dtrain.data.record import Record
 from dtrain.errors import ConfigError, DataError, unknown_name
 
