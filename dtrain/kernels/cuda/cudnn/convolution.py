@@ -6,12 +6,10 @@ from functools import partial
 from typing import final
 
 from dtrain.kernels.array import SyncedArray
-from dtrain.kernels.cuda.array import Access, own, read, write
 from dtrain.kernels.cuda.backend import CudaBackend
 from dtrain.kernels.cuda.convolution import Convolution as DirectConvolution
-from dtrain.kernels.cuda.cudnn.convolution_graphs import IMAGE, RESULT, WEIGHTS, ConvolutionGraphs
-from dtrain.kernels.cuda.cudnn.passes import Convolving, is_planned, run
-from dtrain.kernels.cuda.device import Buffer
+from dtrain.kernels.cuda.cudnn.convolution_graphs import IMAGE, RESULT, ConvolutionGraphs
+from dtrain.kernels.cuda.cudnn.passes import Passes, Roles
 from dtrain.kernels.window import ConvolutionWindow
 
 
@@ -30,26 +28,17 @@ class Convolution:
         relu: bool = False,
     ) -> None:
         shapes = bottom.shape, weights.shape, top.shape
-        self._graphs = graphs = ConvolutionGraphs(
-            backend.cudnn, window, *shapes, backend.form, strict=not backend.tf32
-        )
-        self._shared = Convolving(backend, graphs, top.shape)
+        graphs = ConvolutionGraphs(backend.cudnn, window, *shapes, backend.form, strict=not backend.tf32)
+        roles = Roles(IMAGE, RESULT, graphs.forward, graphs.image_gradient)
+        direct = partial(DirectConvolution, backend, window, bottom, weights, bias, top, relu)
+        self._passes = Passes(backend, graphs, roles, top, direct, has_bias=bias is not None, relu=relu)
         self.relu = relu
-        self._ways = self._shared.plan_forward(graphs.forward, bias is not None, relu)
-        own(top).offer(graphs.form)
-        self._direct = partial(DirectConvolution, backend, window, bottom, weights, bias, top, relu)
         self.implementation = "cudnn"
 
     def forward(
         self, bottom: SyncedArray, weights: SyncedArray, bias: SyncedArray | None, top: SyncedArray
     ) -> None:
-        form = self._graphs.form
-        sides: dict[int, Access | Buffer] = {
-            IMAGE: read(bottom, form=form),
-            WEIGHTS: read(weights, form=form),
-            RESULT: write(top, form=form),
-        }
-        self._shared.forward(self._graphs.forward, self._ways, sides, top, bias, self.relu)
+        self._passes.forward(bottom, weights, bias, top)
 
     def backward(
         self,
@@ -61,20 +50,4 @@ class Convolution:
         bias_diff: SyncedArray | None,
     ) -> None:
         """Overwrites `bottom_diff`, adds to the others; None is not computed."""
-        form = self._graphs.form
-        if bias_diff is not None:
-            self._shared.bias_gradient(top_diff, bias_diff)
-        if weights_diff is not None and self._shared.weights_gradient(bottom, top_diff, weights_diff):
-            weights_diff = None
-        if bottom_diff is not None and is_planned(self._graphs.image_gradient):
-            own(bottom_diff).offer(form)
-            sides = {
-                RESULT: read(top_diff, form=form),
-                WEIGHTS: read(weights, form=form),
-                IMAGE: write(bottom_diff, form=form),
-            }
-            run(self._graphs.image_gradient(), sides)
-            bottom_diff = None
-        if weights_diff is not None or bottom_diff is not None:
-            direct = self._direct()
-            direct.backward(top_diff, bottom, weights, bottom_diff, weights_diff, None)
+        self._passes.backward(top_diff, bottom, weights, bottom_diff, weights_diff, bias_diff)
