@@ -56,11 +56,8 @@ def on_device(job: Job, backend: Backend, how: str = AUTO, compress: str = NONE)
     logger.info("Gradients are summed by NCCL %s%s", nccl.version_text(library), told)
     try:
         yield replace(job, comm=group)
-    except (
-        AgreedError,
-        SystemExit,
-    ):  # Python goes on to its end, where NCCL would wait for what is under way
-        group.give_up()
+    except (AgreedError, SystemExit):
+        group.give_up()  # Python goes on to its end, where NCCL would wait for what is under way
         raise
     group.leave()
 
